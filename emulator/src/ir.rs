@@ -647,7 +647,8 @@ pub enum Op {
     Cvta { space: Space, to: bool, dst: Reg, src: Src },
     /// `isspacep`
     Isspacep { space: Space, dst: u32, src: Src },
-    /// `ld`; one entry per vector element, `None` is `_`. `nc`: `ld.global.nc`.
+    /// `ld`; one entry per vector element, `None` is `_`. `nc`: `ld.global.nc`. A `.b128` access comes as two `B64` elements, low
+    /// half first.
     Ld { space: Space, ty: Type, dsts: Vec<Option<Reg>>, addr: Addr, sem: Semantics, scope: Scope, nc: bool },
     /// `st`
     St { space: Space, ty: Type, srcs: Vec<Src>, addr: Addr, sem: Semantics, scope: Scope },
@@ -754,6 +755,75 @@ pub enum Op {
     CreatePolicy { dst: Reg },
     /// Hints.
     Hint(Hint),
+    /// `st.async.shared::cluster.mbarrier::complete_tx::bytes [addr], srcs, [mbar]`
+    StAsync { ty: Type, srcs: Vec<Src>, addr: Addr, mbar: Addr },
+    /// `red.async.shared::cluster.mbarrier::complete_tx::bytes.op.type [addr], src, [mbar]`
+    RedAsync { op: AtomOp, ty: Type, src: Src, addr: Addr, mbar: Addr },
+    /// `mma.sync`
+    Mma(Box<Mma>),
+    /// `multimem.ld_reduce`: `wide` accumulates 16-bit floats in f32 (`.acc::f32`).
+    MultimemLdReduce {
+        op: AtomOp,
+        ty: Type,
+        wide: bool,
+        dsts: Vec<Option<Reg>>,
+        addr: Addr,
+        sem: Semantics,
+        scope: Scope,
+    },
+    /// `multimem.st`
+    MultimemSt { ty: Type, srcs: Vec<Src>, addr: Addr, sem: Semantics, scope: Scope },
+    /// `multimem.red`
+    MultimemRed { op: AtomOp, ty: Type, srcs: Vec<Src>, addr: Addr, sem: Semantics, scope: Scope },
+    /// `tensormap.replace.tile.field.space.b1024.ty [addr], [index,] value`
+    TensorMapReplace { field: TensorMapField, space: Space, ty: Type, addr: Addr, index: u32, value: Src },
+    /// `tensormap.cp_fenceproxy.global.shared::cta.tensormap::generic.release.scope.sync.aligned [dst], [src], 128`
+    TensorMapCpFenceProxy { dst: Addr, src: Addr, scope: Scope },
+}
+
+/// `mma.sync.aligned.mMnNkK.row.col.d.a.b.c`: one warp's matrix product with fragments in registers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mma {
+    /// Rows of the result.
+    pub m: u32,
+    /// Columns of the result.
+    pub n: u32,
+    /// Depth of the product.
+    pub k: u32,
+    /// Type of the result and of `d`.
+    pub d_type: Type,
+    /// Type of the elements of `a`.
+    pub a_type: Type,
+    /// Type of the elements of `b`.
+    pub b_type: Type,
+    /// Type of the addend.
+    pub c_type: Type,
+    /// Result registers.
+    pub d: Vec<Reg>,
+    /// Fragments, as the ISA lays them out.
+    pub a: Vec<Src>,
+    /// See `a`.
+    pub b: Vec<Src>,
+    /// See `a`.
+    pub c: Vec<Src>,
+    /// `.satfinite` (integer forms).
+    pub satfinite: bool,
+}
+
+/// Fields of a tensor map that `tensormap.replace` may change.
+#[allow(missing_docs)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TensorMapField {
+    GlobalAddress,
+    Rank,
+    BoxDim,
+    GlobalDim,
+    GlobalStride,
+    ElementStride,
+    ElementType,
+    InterleaveLayout,
+    SwizzleMode,
+    FillMode,
 }
 
 /// Reductions of `bar.red`.

@@ -1,3 +1,26 @@
 //! Runs PTX for NVIDIA Hopper (`sm_90a`) on the CPU, with the checks a chip does not make.
-#![allow(dead_code)]
+//!
+//! A [`Machine`] has devices; a device has memory, streams and SMs. Load an [`ir::Module`], launch a kernel on a stream,
+//! and it runs when something waits for it, on the calling thread, from a seed: same seed, same bits. Whatever goes
+//! wrong comes back as a [`Report`] that names the line, the warp, the lanes, the address and the other party.
+
 pub mod ir;
+pub mod machine;
+pub mod report;
+/// Placeholder.
+pub mod tensor {
+    /// Tensor-core arithmetic.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Mode {
+        /// Bit for bit as on the chip.
+        Exact,
+        /// Plain FP32 FMA.
+        Fast,
+    }
+}
+
+pub use machine::{
+    Checks, Completion, Counters, DeviceConfig, InstructionClass, Launch, Machine, MachineConfig, ModuleId,
+    Schedule, SharedPlacement, StreamId,
+};
+pub use report::{Class, Fault, MachineError, Place, Report};

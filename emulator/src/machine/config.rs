@@ -1,0 +1,139 @@
+//! What a machine is made of, and how adversarial it is: devices, checks, schedule, completion of asynchronous copies,
+//! placement of shared memory.
+
+use crate::tensor;
+
+/// Everything chosen at construction.
+#[derive(Clone, Debug)]
+pub struct MachineConfig {
+    /// The devices, by ordinal.
+    pub devices: Vec<DeviceConfig>,
+    /// What is checked.
+    pub checks: Checks,
+    /// Tensor-core arithmetic.
+    pub tensor_mode: tensor::Mode,
+    /// Who runs next.
+    pub schedule: Schedule,
+    /// When asynchronous operations land.
+    pub completion: Completion,
+    /// Seed of the random schedule and of random completion.
+    pub seed: u64,
+    /// Where shared memory begins.
+    pub shared_placement: SharedPlacement,
+    /// Warp instructions after which a launch is stopped, counted from each `synchronize`. `None`: no limit.
+    pub instruction_limit: Option<u64>,
+}
+
+impl Default for MachineConfig {
+    /// One H100, every check, exact tensor cores, round robin, latest completion.
+    fn default() -> Self {
+        MachineConfig {
+            devices: vec![DeviceConfig::h100()],
+            checks: Checks::all(),
+            tensor_mode: tensor::Mode::Exact,
+            schedule: Schedule::RoundRobin,
+            completion: Completion::Latest,
+            seed: 0,
+            shared_placement: SharedPlacement::Driver,
+            instruction_limit: None,
+        }
+    }
+}
+
+/// One device.
+#[derive(Clone, Debug)]
+pub struct DeviceConfig {
+    /// Name, as a driver would say it.
+    pub name: String,
+    /// Streaming multiprocessors.
+    pub sms: u32,
+    /// Shared memory of one SM in bytes, system reservation included.
+    pub shared_per_sm: u32,
+    /// Shared memory one block may ask for, in bytes.
+    pub shared_per_block: u32,
+    /// Shared memory the system takes per resident block, in bytes.
+    pub shared_reserved_per_block: u32,
+    /// 32-bit registers of one SM.
+    pub registers_per_sm: u32,
+    /// Resident threads of one SM.
+    pub threads_per_sm: u32,
+    /// Resident blocks of one SM.
+    pub blocks_per_sm: u32,
+    /// Threads of one block.
+    pub threads_per_block: u32,
+    /// Device memory in bytes.
+    pub memory_bytes: u64,
+}
+
+impl DeviceConfig {
+    /// H100 SXM: 132 SMs, 80 GB.
+    pub fn h100() -> Self {
+        DeviceConfig {
+            name: "NVIDIA H100 SXM (emulated)".into(),
+            sms: 132,
+            shared_per_sm: 228 * 1024,
+            shared_per_block: 232_448,
+            shared_reserved_per_block: 1024,
+            registers_per_sm: 65_536,
+            threads_per_sm: 2048,
+            blocks_per_sm: 32,
+            threads_per_block: 1024,
+            memory_bytes: 80_000_000_000,
+        }
+    }
+}
+
+/// Who runs next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schedule {
+    /// Block after block, warp after warp, a bounded number of instructions each. The fastest.
+    RoundRobin,
+    /// A random warp of a random block, preempted at random after any memory, barrier or asynchronous instruction.
+    Random,
+}
+
+/// When an asynchronous operation (tensor copy, bulk copy, `cp.async`, `wgmma`) takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completion {
+    /// When it is issued.
+    Eager,
+    /// When something waits for it: finds missing waits.
+    Latest,
+    /// At a random moment between the two.
+    Random,
+}
+
+/// Where a block's shared memory begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedPlacement {
+    /// As the driver does: 1024-byte aligned, so the dynamic window is too when there are no static variables.
+    Driver,
+    /// No better aligned than the PTX declares: finds kernels that lean on luck.
+    DeclaredAlignment,
+}
+
+/// What is checked besides what is always checked (bounds, alignment, barriers, deadlock, traps).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Checks {
+    /// Bytes of shared, global and local memory read before they were written, copies and tensor cores included.
+    pub uninitialised: bool,
+    /// Registers read before they were written.
+    pub registers: bool,
+    /// Registers of unfinished `wgmma`s, and `wgmma.fence`.
+    pub wgmma: bool,
+    /// Shared memory overwritten while a bulk copy still reads it.
+    pub bulk_source: bool,
+}
+
+impl Checks {
+    /// Everything.
+    pub const fn all() -> Self {
+        Checks { uninitialised: true, registers: true, wgmma: true, bulk_source: true }
+    }
+
+    /// Only what is always checked.
+    pub const fn none() -> Self {
+        Checks { uninitialised: false, registers: false, wgmma: false, bulk_source: false }
+    }
+}

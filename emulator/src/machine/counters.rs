@@ -1,0 +1,99 @@
+//! What a device did, counted.
+
+/// Kinds of instruction, for [`Counters::by_class`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum InstructionClass {
+    /// Integer arithmetic, logic, moves, selects.
+    Integer,
+    /// Floating-point arithmetic.
+    Float,
+    /// Conversions.
+    Convert,
+    /// Branches and exits.
+    Control,
+    /// Loads and stores of global memory (generic ones included).
+    Global,
+    /// Loads and stores of shared memory, `ldmatrix`, `stmatrix`.
+    Shared,
+    /// Parameters, constants, local memory.
+    OtherMemory,
+    /// Atomics and reductions.
+    Atomic,
+    /// Barriers, mbarriers, fences, waits.
+    Synchronisation,
+    /// Asynchronous copies.
+    AsyncCopy,
+    /// Tensor cores.
+    Tensor,
+    /// Shuffles, votes and their like.
+    WarpWide,
+    /// Hints and everything else.
+    Other,
+}
+
+impl InstructionClass {
+    /// Every class, in the order of [`Counters::by_class`].
+    pub const ALL: [InstructionClass; 13] = [
+        InstructionClass::Integer,
+        InstructionClass::Float,
+        InstructionClass::Convert,
+        InstructionClass::Control,
+        InstructionClass::Global,
+        InstructionClass::Shared,
+        InstructionClass::OtherMemory,
+        InstructionClass::Atomic,
+        InstructionClass::Synchronisation,
+        InstructionClass::AsyncCopy,
+        InstructionClass::Tensor,
+        InstructionClass::WarpWide,
+        InstructionClass::Other,
+    ];
+}
+
+/// Totals of one device since its creation or [`crate::Machine::reset`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Warp instructions issued.
+    pub instructions: u64,
+    /// Thread instructions executed (active lanes).
+    pub thread_instructions: u64,
+    /// Warp instructions by [`InstructionClass`], in the order of [`InstructionClass::ALL`].
+    pub by_class: [u64; InstructionClass::ALL.len()],
+    /// Bytes loaded from global memory by threads.
+    pub global_load_bytes: u64,
+    /// Bytes stored to global memory by threads.
+    pub global_store_bytes: u64,
+    /// Bytes brought in by bulk and tensor copies, out-of-bounds fill included.
+    pub tma_load_bytes: u64,
+    /// Bytes taken out by bulk and tensor copies.
+    pub tma_store_bytes: u64,
+    /// Bytes loaded from shared memory by threads.
+    pub shared_load_bytes: u64,
+    /// Bytes stored to shared memory by threads.
+    pub shared_store_bytes: u64,
+    /// Bytes of operands read from shared memory by `wgmma`.
+    pub wgmma_shared_bytes: u64,
+    /// Extra shared-memory cycles caused by bank conflicts.
+    pub bank_conflicts: u64,
+    /// Warpgroup-wide `wgmma.mma_async` executed.
+    pub wgmma: u64,
+    /// Their floating-point (or integer) operations: 2·M·N·K each.
+    pub wgmma_flops: u64,
+    /// Grids started.
+    pub launches: u64,
+    /// Blocks run.
+    pub blocks: u64,
+    /// SMs that ever had a block.
+    pub sms_used: u32,
+    /// Largest number of blocks resident at once.
+    pub max_resident_blocks: u32,
+}
+
+impl Counters {
+    /// Warp instructions of one class.
+    pub fn class(&self, class: InstructionClass) -> u64 {
+        self.by_class[class as usize]
+    }
+}

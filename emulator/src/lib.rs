@@ -4,20 +4,13 @@
 //! and it runs when something waits for it, on the calling thread, from a seed: same seed, same bits. Whatever goes
 //! wrong comes back as a [`Report`] that names the line, the warp, the lanes, the address and the other party.
 
+pub mod convert;
 pub mod ir;
 pub mod machine;
+pub mod mbarrier;
 pub mod report;
-/// Placeholder.
-pub mod tensor {
-    /// Tensor-core arithmetic.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub enum Mode {
-        /// Bit for bit as on the chip.
-        Exact,
-        /// Plain FP32 FMA.
-        Fast,
-    }
-}
+pub mod tensor;
+pub mod tma;
 
 pub use machine::{
     Checks, Completion, Counters, DeviceConfig, InstructionClass, Launch, Machine, MachineConfig, ModuleId,

@@ -6,36 +6,25 @@
 
 // The modules are the library's; a build script uses only a part of each.
 #[allow(dead_code)]
-#[path = "src/kernel/check.rs"]
-mod check;
-#[allow(dead_code)]
-#[path = "src/kernel/line_map.rs"]
-mod line_map;
-#[allow(dead_code)]
-#[path = "src/kernel/ptxas.rs"]
-mod ptxas;
-#[allow(dead_code)]
-#[path = "src/kernel/render.rs"]
-mod render;
-#[allow(dead_code)]
-#[path = "src/kernel/report.rs"]
-mod report;
-#[allow(dead_code)]
-#[path = "src/kernel/sass.rs"]
-mod sass;
-#[allow(dead_code)]
-#[path = "src/kernel/scan.rs"]
-mod scan;
-#[allow(dead_code)]
-#[path = "src/kernel/table.rs"]
-mod table;
+#[path = "src/kernel"]
+mod kernel {
+    pub mod check;
+    pub mod line_map;
+    pub mod ptxas;
+    pub mod render;
+    pub mod report;
+    pub mod sass;
+    pub mod scan;
+    pub mod table;
+}
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use ptxas::{Assembled, Cache, Found, Tool};
-use render::Rendered;
+use kernel::ptxas::{self, Assembled, Cache, Found, Tool};
+use kernel::render::{self, Rendered};
+use kernel::{check, report, table};
 
 fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=ptx");
@@ -55,28 +44,23 @@ fn main() -> ExitCode {
 fn build() -> Result<(), Vec<String>> {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let one = |message: String| vec![message];
-    let strict = ptxas::environment("HADAL_STRICT").is_some_and(|value| value != "0");
+    let env = &ptxas::environment;
+    let strict = env("HADAL_STRICT").is_some_and(|value| value != "0");
     let kernels = render_all()?;
-
-    let found = ptxas::find(ptxas::PTXAS, &ptxas::environment).map_err(one)?;
-    let assembled = match &found {
-        Found::Tool(tool) => {
-            println!("cargo::rerun-if-changed={}", tool.path.display());
-            assemble_all(tool, &kernels, &out)?.into_iter().map(Some).collect()
-        }
-        Found::Nothing(tried) if strict => {
-            let hint = format!("To get it: {}", ptxas::PTXAS.install);
-            return Err(one(format!(
-                "HADAL_STRICT is set and ptxas was not found:\n{}\n{hint}",
-                tried.join("\n")
-            )));
-        }
-        Found::Nothing(_) => vec![None; kernels.len()],
+    let tool = match ptxas::find(ptxas::PTXAS, env).map_err(one)? {
+        Found::Tool(tool) => Some(tool),
+        Found::Nothing(_) if !strict => None,
+        nothing => return nothing.or_missing(ptxas::PTXAS).map(|_| ()).map_err(one),
+    };
+    let assembled = match &tool {
+        Some(tool) => assemble_all(tool, &kernels, &out)?,
+        None => Vec::new(),
     };
     if strict {
-        let nvdisasm = ptxas::find(ptxas::NVDISASM, &ptxas::environment).map_err(one)?;
+        let nvdisasm = ptxas::find(ptxas::NVDISASM, env).and_then(|found| found.or_missing(ptxas::NVDISASM));
+        let nvdisasm = nvdisasm.map_err(one)?;
         let mut problems = Vec::new();
-        for ((row, kernel), assembled) in table::TABLE.iter().zip(&kernels).zip(assembled.iter().flatten()) {
+        for ((row, kernel), assembled) in table::TABLE.iter().zip(&kernels).zip(&assembled) {
             let found = report::strict(row, &kernel.ptx, assembled, &nvdisasm, &out);
             problems.extend(found.iter().map(|problem| problem.shown(row.name, &kernel.map)));
         }
@@ -84,29 +68,23 @@ fn build() -> Result<(), Vec<String>> {
             return Err(problems);
         }
     }
-    write_registry(&out, &kernels, &assembled, &found)
-        .map_err(|error| one(format!("cannot write the registry: {error}")))
+    let written = write_registry(&out, &kernels, &assembled, tool.as_ref());
+    written.map_err(|error| one(format!("cannot write the registry: {error}")))
 }
 
 fn render_all() -> Result<Vec<Rendered>, Vec<String>> {
     let sources =
         render::load(Path::new("ptx")).map_err(|error| vec![format!("cannot read ptx/: {error}")])?;
-    let problems = Vec::new();
+    let mut problems = Vec::new();
     let mut kernels = Vec::new();
     for row in table::TABLE {
         match render::render(&sources, row.template, &row.all_constants()) {
             Ok(kernel) => {
                 let found = check::check(row, &kernel.ptx);
-                for problem in found.iter().map(|problem| problem.shown(row.name, &kernel.map)) {
-                    println!("cargo::warning={problem}");
-                }
+                problems.extend(found.iter().map(|problem| problem.shown(row.name, &kernel.map)));
                 kernels.push(kernel);
             }
-            // Until the templates have landed.
-            Err(error) => {
-                println!("cargo::warning={}: {error}", row.name);
-                kernels.push(Rendered { ptx: String::new(), map: line_map::LineMap::default() });
-            }
+            Err(error) => problems.push(format!("{}: {error}", row.name)),
         }
     }
     if problems.is_empty() { Ok(kernels) } else { Err(problems) }
@@ -138,13 +116,10 @@ fn assemble_all(tool: &Tool, kernels: &[Rendered], out: &Path) -> Result<Vec<Ass
 fn write_registry(
     out: &Path,
     kernels: &[Rendered],
-    assembled: &[Option<Assembled>],
-    found: &Found,
+    assembled: &[Assembled],
+    tool: Option<&Tool>,
 ) -> std::io::Result<()> {
-    let assembler = match found {
-        Found::Tool(tool) => Some(tool.version.as_str()),
-        Found::Nothing(_) => None,
-    };
+    let assembler = tool.map(|tool| tool.version.as_str());
     let mut text = format!("static ASSEMBLER: Option<&str> = {assembler:?};\n");
     let _ = writeln!(text, "static KERNELS: [Kernel; {}] = [", kernels.len());
     for (index, (row, kernel)) in table::TABLE.iter().zip(kernels).enumerate() {
@@ -152,7 +127,7 @@ fn write_registry(
         std::fs::write(out.join(format!("{name}.ptx")), &kernel.ptx)?;
         std::fs::write(out.join(format!("{name}.map")), kernel.map.encode())?;
         let path = |kind: &str| format!("concat!(env!(\"OUT_DIR\"), \"/{name}.{kind}\")");
-        let cubin = match &assembled[index] {
+        let cubin = match assembled.get(index) {
             Some(assembled) => {
                 std::fs::write(out.join(format!("{name}.cubin")), &assembled.cubin)?;
                 format!("Some(include_bytes!({}))", path("cubin"))

@@ -7,7 +7,6 @@
 //!
 //! Standard library only: `build.rs` includes this file by path.
 
-
 use super::line_map::LineMap;
 use super::scan::{Kind, Statement, scan};
 use super::table::{KernelRow, ParamKind};

@@ -67,6 +67,19 @@ pub enum Found {
     Nothing(Vec<String>),
 }
 
+impl Found {
+    /// The tool, or in words where it was looked for and how to get it.
+    pub fn or_missing(self, wanted: Wanted) -> Result<Tool, String> {
+        match self {
+            Self::Tool(tool) => Ok(tool),
+            Self::Nothing(tried) => {
+                let tried = tried.join("; ");
+                Err(format!("{} was not found ({tried}). To get it: {}", wanted.program, wanted.install))
+            }
+        }
+    }
+}
+
 /// Reads an environment variable; a search takes it as an argument so that tests need not change the process.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 

@@ -218,7 +218,8 @@ fn mark(file: usize, name: &str, text: &str) -> Result<(String, Vec<usize>), Ren
                 return refuse("`//@` must be the first thing on its line".into());
             }
             let mut marked = format!("\u{1}L{file}:{line}{MARK_END}");
-            wrap_calls(text, &format!("\u{1}P{file}:{line}{MARK_END}"), &mut marked).map_err(|why| self::refuse(name, line, why))?;
+            wrap_calls(text, &format!("\u{1}P{file}:{line}{MARK_END}"), &mut marked)
+                .map_err(|why| self::refuse(name, line, why))?;
             push(&marked, line);
             continue;
         };

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use super::check::{self, Problem};
 use super::line_map::LineMap;
-use super::ptxas::{Assembled, Found};
+use super::ptxas::{Assembled, Tool};
 use super::sass;
 use super::table::KernelRow;
 
@@ -68,12 +68,13 @@ fn has_code(line: &str) -> bool {
 /// What `ptxas` said, each line that names a line of the PTX led back to its template.
 pub fn errors(kernel: &str, log: &str, map: &LineMap) -> String {
     let mut shown = Vec::new();
-    for line in log.lines().filter(|line| !line.trim().is_empty()) {
+    for line in log.lines().filter(|line| !line.trim().is_empty() && !line.ends_with("aborted due to errors"))
+    {
         let origin = ptx_line(line).and_then(|number| map.origin(number));
         let message = line.split_once("; ").map_or(line, |(_, message)| message);
         match origin {
             Some(origin) => shown.push(format!("{kernel}: {origin}: {message}")),
-            None => shown.push(format!("{kernel}: {line}")),
+            None => shown.push(format!("{kernel}: {message}")),
         }
     }
     shown.join("\n")
@@ -90,23 +91,13 @@ pub fn strict(
     row: &KernelRow,
     ptx: &str,
     assembled: &Assembled,
-    nvdisasm: &Found,
+    nvdisasm: &Tool,
     scratch: &Path,
 ) -> Vec<Problem> {
     let mut problems = limits(row, &Usage::parse(&assembled.log));
-    match nvdisasm {
-        Found::Tool(tool) => match sass::disassemble(tool, &assembled.cubin, row.name, scratch) {
-            Ok(text) => problems.extend(same_counts(ptx, &text)),
-            Err(error) => problems.push(Problem::whole(error)),
-        },
-        Found::Nothing(tried) => {
-            let install = super::ptxas::NVDISASM.install;
-            let text = format!(
-                "nvdisasm was not found, so the SASS is unchecked: {}. To get it: {install}",
-                tried.join("; ")
-            );
-            problems.push(Problem::whole(text));
-        }
+    match sass::disassemble(nvdisasm, &assembled.cubin, row.name, scratch) {
+        Ok(text) => problems.extend(same_counts(ptx, &text)),
+        Err(error) => problems.push(Problem::whole(error)),
     }
     problems
 }
@@ -141,7 +132,7 @@ pub fn limits(row: &KernelRow, usage: &Usage) -> Vec<Problem> {
 /// `USETMAXREG` and GMMA instructions in the SASS against `setmaxnreg` and `wgmma` in the PTX.
 pub fn same_counts(ptx: &str, sass_text: &str) -> Vec<Problem> {
     let (moves, multiplies) = check::counts(ptx);
-    let (moves_sass, multiplies_sass) = sass::counts(sass_text);
+    let (moves_sass, multiplies_sass) = sass::Function::parse(sass_text).counts();
     let mut problems = Vec::new();
     if moves != moves_sass {
         problems.push(Problem::whole(format!(

@@ -917,6 +917,17 @@ pub struct GlobalVar {
     pub align: u32,
     /// Initial bytes (zero-filled where there is no initialiser).
     pub init: Vec<u8>,
+    /// Addresses inside the initial bytes, filled in when the module is loaded.
+    pub relocations: Vec<Relocation>,
+}
+
+/// Eight bytes of a variable's initial contents that hold the address of another variable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relocation {
+    /// Byte offset in the variable.
+    pub at: u64,
+    /// What it points to (`Global` or `Const`; the two windows are generic addresses on the machine).
+    pub symbol: SymbolAddr,
 }
 
 /// A parsed and lowered PTX module.

@@ -6,8 +6,10 @@
 
 pub mod convert;
 pub mod ir;
+pub mod lower;
 pub mod machine;
 pub mod mbarrier;
+pub mod ptx;
 pub mod report;
 pub mod tensor;
 pub mod tma;

@@ -1,0 +1,203 @@
+//! Moves and conversions: between registers, types, and address windows.
+
+use crate::ir::{Arith, Op, Reg, Round, Space, Src, Type};
+use crate::ptx::Result;
+use crate::ptx::ast::{Operand, OperandKind};
+
+use super::family::Line;
+use super::modifiers::{float_round, space};
+use super::types;
+
+use Type::*;
+
+/// `mov`, plain, packing or unpacking.
+pub(super) fn mov(l: &mut Line<'_, '_>) -> Result<()> {
+    let ty = l.m.ty()?;
+    if ty == B128 {
+        return mov128(l);
+    }
+    l.m.check(ty, &[Pred, B16, B32, B64, U16, U32, U64, S16, S32, S64, F16, F16x2, BF16, BF16x2, F32, F64])?;
+    let [to, from] = l.fixed()?;
+    match (&to.kind, &from.kind) {
+        (OperandKind::Vector(list), _) => {
+            let part = part(l, ty, list.len())?;
+            let mut dsts = Vec::with_capacity(list.len());
+            for element in list {
+                dsts.push(l.dst_or_sink(element, part)?);
+            }
+            let src = l.src(from, ty)?;
+            l.emit(Op::Unpack { ty, dsts, src })
+        }
+        (_, OperandKind::Vector(list)) => {
+            let part = part(l, ty, list.len())?;
+            let mut srcs = Vec::with_capacity(list.len());
+            for element in list {
+                srcs.push(l.src(element, part)?);
+            }
+            let dst = l.dst(to, ty)?;
+            l.emit(Op::Pack { ty, dst, srcs })
+        }
+        _ => {
+            let dst = l.dst(to, ty)?;
+            let src = l.src(from, ty)?;
+            l.emit(Op::Mov { ty, dst, src })
+        }
+    }
+}
+
+/// The type of one element of a packed register.
+fn part(l: &Line<'_, '_>, ty: Type, count: usize) -> Result<Type> {
+    let part = match count {
+        2 | 4 => types::bits(ty.bytes() / count as u32),
+        _ => None,
+    };
+    match part {
+        Some(part) if !ty.is_float() => Ok(part),
+        _ => l.refuse("this type cannot be taken apart into that many elements"),
+    }
+}
+
+/// `.b128` registers are two 64-bit ones, so each form is two moves.
+fn mov128(l: &mut Line<'_, '_>) -> Result<()> {
+    fn mov(l: &mut Line<'_, '_>, dst: Reg, src: Src) -> Result<()> {
+        l.emit(Op::Mov { ty: B64, dst, src })
+    }
+    let [to, from] = l.fixed()?;
+    match (&to.kind, &from.kind) {
+        (OperandKind::Vector(list), _) => {
+            let [low, high] = two(l, list)?;
+            let from = l.wide_register(from)?;
+            for (part, src) in [(low, from.0), (high, from.1)] {
+                if let Some(dst) = l.dst_or_sink(part, B64)? {
+                    mov(l, dst, Src::Reg(src))?;
+                }
+            }
+            Ok(())
+        }
+        (_, OperandKind::Vector(list)) => {
+            let [low, high] = two(l, list)?;
+            let to = l.wide_register(to)?;
+            let (low, high) = (l.src(low, B64)?, l.src(high, B64)?);
+            mov(l, to.0, low)?;
+            mov(l, to.1, high)
+        }
+        _ => {
+            let (to, from) = (l.wide_register(to)?, l.wide_register(from)?);
+            mov(l, to.0, Src::Reg(from.0))?;
+            mov(l, to.1, Src::Reg(from.1))
+        }
+    }
+}
+
+fn two<'a>(l: &Line<'_, '_>, list: &'a [Operand<'a>]) -> Result<&'a [Operand<'a>; 2]> {
+    match list.try_into() {
+        Ok(two) => Ok(two),
+        Err(_) => l.refuse("a .b128 register has two 64-bit halves"),
+    }
+}
+
+/// `cvt`
+pub(super) fn cvt(l: &mut Line<'_, '_>) -> Result<()> {
+    let round = l.m.one_of(|word| {
+        Some(match word {
+            "rni" => Round::Rni,
+            "rzi" => Round::Rzi,
+            "rmi" => Round::Rmi,
+            "rpi" => Round::Rpi,
+            _ => float_round(word).filter(|round| !matches!(round, Round::Approx | Round::Full))?,
+        })
+    });
+    let mods = Arith {
+        round: round.unwrap_or_default(),
+        ftz: l.m.take("ftz"),
+        relu: l.m.take("relu"),
+        sat: l.m.take("sat") || l.m.take("satfinite"),
+        ..Arith::default()
+    };
+    let (to, from) = match l.m.types().as_slice() {
+        [to, from] => (*to, *from),
+        _ => return l.m.missing("two types"),
+    };
+    let scalar = |ty: Type| matches!(ty, F16 | BF16 | F32 | F64) || INTEGERS.contains(&ty);
+    let known = match (to, from) {
+        (F16x2 | BF16x2, F32) | (E4M3x2 | E5M2x2, F32 | F16x2) | (F16x2, E4M3x2 | E5M2x2) | (TF32, F32) => {
+            true
+        }
+        _ => scalar(to) && scalar(from),
+    };
+    if !known {
+        return l.refuse(format!("there is no conversion from {} to {}", types::name(from), types::name(to)));
+    }
+    rounding(l, mods.round, to, from)?;
+    if from == F32 && matches!(to, F16x2 | BF16x2 | E4M3x2 | E5M2x2) {
+        let [dst, a, b] = l.fixed()?;
+        let (dst, a, b) = (l.dst(dst, to)?, l.src(a, F32)?, Some(l.src(b, F32)?));
+        return l.emit(Op::Cvt { to, from, mods, dst, a, b });
+    }
+    let [dst, a] = l.fixed()?;
+    let (dst, a) = (l.wide_dst(dst, to)?, l.wide_src(a, from)?);
+    l.emit(Op::Cvt { to, from, mods, dst, a, b: None })
+}
+
+const INTEGERS: &[Type] = &[U8, S8, U16, S16, U32, S32, U64, S64];
+
+/// A conversion that loses bits must say how it rounds; one that cannot must not.
+fn rounding(l: &Line<'_, '_>, round: Round, to: Type, from: Type) -> Result<()> {
+    let integral = matches!(round, Round::Rni | Round::Rzi | Round::Rmi | Round::Rpi);
+    let (int_to, int_from) = (INTEGERS.contains(&to), INTEGERS.contains(&from));
+    if int_to && !int_from && !integral {
+        return l.m.missing("an integer rounding: .rni, .rzi, .rmi or .rpi");
+    }
+    if int_to && int_from && round != Round::None {
+        return l.refuse("a conversion between integers does not round");
+    }
+    if int_from && !int_to && (integral || round == Round::None) {
+        return l.m.missing("a rounding: .rn, .rz, .rm or .rp");
+    }
+    let narrows = !int_to && !int_from && to.bytes() < from.bytes();
+    let packed = matches!(to, F16x2 | BF16x2 | E4M3x2 | E5M2x2 | TF32);
+    if (narrows || packed) && (integral || round == Round::None) {
+        return l.m.missing("a rounding such as .rn");
+    }
+    Ok(())
+}
+
+/// `cvta[.to].space`
+pub(super) fn cvta(l: &mut Line<'_, '_>) -> Result<()> {
+    let to = l.m.take("to");
+    let space = l.m.need("a state space", space)?;
+    let ty = l.m.ty_of(&[U32, U64])?;
+    let [dst, src] = l.fixed()?;
+    let (dst, src) = (l.dst(dst, ty)?, l.src(src, ty)?);
+    l.emit(Op::Cvta { space, to, dst, src })
+}
+
+/// `isspacep.space p, a`
+pub(super) fn isspacep(l: &mut Line<'_, '_>) -> Result<()> {
+    let space = l.m.need("a state space", space)?;
+    let [dst, src] = l.fixed()?;
+    let (dst, src) = (l.pred(dst)?, l.src(src, U64)?);
+    l.emit(Op::Isspacep { space, dst, src })
+}
+
+/// `mapa[.shared::cluster].ty d, a, rank`
+pub(super) fn mapa(l: &mut Line<'_, '_>) -> Result<()> {
+    let space = if l.m.take("shared::cluster") { Space::SharedCluster } else { Space::Generic };
+    let ty = l.m.ty_of(&[U32, U64])?;
+    let [dst, addr, rank] = l.fixed()?;
+    let (dst, addr, rank) = (l.dst(dst, ty)?, address(l, addr, ty)?, l.src(rank, U32)?);
+    l.emit(Op::Mapa { dst, addr, rank, space })
+}
+
+/// `getctarank[.shared::cluster].ty d, a`
+pub(super) fn getctarank(l: &mut Line<'_, '_>) -> Result<()> {
+    let space = if l.m.take("shared::cluster") { Space::SharedCluster } else { Space::Generic };
+    let ty = l.m.ty_of(&[U32, U64])?;
+    let [dst, addr] = l.fixed()?;
+    let (dst, addr) = (l.dst(dst, U32)?, address(l, addr, ty)?);
+    l.emit(Op::GetCtaRank { dst, addr, space })
+}
+
+fn address<'a>(l: &mut Line<'_, 'a>, operand: &'a Operand<'a>, ty: Type) -> Result<Src> {
+    l.src(operand, ty)
+}

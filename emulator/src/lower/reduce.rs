@@ -1,0 +1,108 @@
+//! Read-modify-write: `atom`, `red`, `red.async`.
+
+use crate::ir::{AtomOp, Op, Scope, Semantics, Space, Src, Type};
+use crate::ptx::Result;
+
+use super::family::Line;
+
+use Type::*;
+
+/// The operation of an atomic, a reduction or a bulk reduction.
+pub(super) fn operation(word: &str) -> Option<AtomOp> {
+    Some(match word {
+        "add" => AtomOp::Add,
+        "min" => AtomOp::Min,
+        "max" => AtomOp::Max,
+        "inc" => AtomOp::Inc,
+        "dec" => AtomOp::Dec,
+        "and" => AtomOp::And,
+        "or" => AtomOp::Or,
+        "xor" => AtomOp::Xor,
+        "exch" => AtomOp::Exch,
+        "cas" => AtomOp::Cas,
+        _ => return None,
+    })
+}
+
+/// `atom` and `red`
+pub(super) fn atom(l: &mut Line<'_, '_>) -> Result<()> {
+    let red = l.instruction.opcode.text == "red";
+    if red && l.m.take("async") {
+        return red_async(l);
+    }
+    let hint = l.m.cache();
+    let op = l.m.need("an operation such as .add", operation)?;
+    let space = l.m.space();
+    let sem = l.m.semantics().unwrap_or(Semantics::Relaxed);
+    let scope = l.m.scope().unwrap_or(Scope::Gpu);
+    l.m.take("noftz");
+    let count = l.m.vector();
+    let ty = l.m.ty()?;
+    let allowed: &[Type] = match op {
+        AtomOp::Add if count > 1 => &[F32, F16, F16x2, BF16, BF16x2],
+        AtomOp::Add => &[U32, S32, U64, S64, F32, F64, F16, F16x2, BF16, BF16x2],
+        AtomOp::Min | AtomOp::Max if count > 1 => &[F16, F16x2, BF16, BF16x2],
+        AtomOp::Min | AtomOp::Max => &[U32, S32, U64, S64, F16, F16x2, BF16, BF16x2],
+        AtomOp::Inc | AtomOp::Dec => &[U32],
+        AtomOp::And | AtomOp::Or | AtomOp::Xor => &[B32, B64],
+        AtomOp::Exch => &[B32, B64],
+        AtomOp::Cas => &[B16, B32, B64],
+    };
+    l.m.check(ty, allowed)?;
+    if count > 1 && !matches!(op, AtomOp::Add | AtomOp::Min | AtomOp::Max) {
+        return l.refuse("vectors can be added and compared only");
+    }
+    if red && matches!(op, AtomOp::Exch | AtomOp::Cas) {
+        return l.refuse("a reduction returns nothing to exchange");
+    }
+    if !matches!(space, Space::Generic | Space::Global | Space::Shared | Space::SharedCluster) {
+        return l.refuse("atomics act on global and shared memory");
+    }
+    let skip = usize::from(!red);
+    let cas = op == AtomOp::Cas;
+    let plain = skip + 2 + usize::from(cas);
+    let operands = l.between(plain, plain + usize::from(hint))?;
+    if hint && operands.len() == plain {
+        return l.refuse("the cache policy is missing");
+    }
+    let mut dsts = Vec::new();
+    if !red {
+        for element in l.vector(&operands[0], count)? {
+            dsts.push(l.dst_or_sink(element, ty)?);
+        }
+    }
+    let (addr, space) = l.addr_in(&operands[skip], space)?;
+    let mut b = Vec::with_capacity(count);
+    for element in l.vector(&operands[skip + 1], count)? {
+        b.push(l.src(element, ty)?);
+    }
+    let c: Option<Src> = if cas { Some(l.src(&operands[skip + 2], ty)?) } else { None };
+    if hint {
+        l.policy(&operands[plain])?;
+    }
+    l.emit(Op::Atom { space, op, ty, dsts, addr, b, c, sem, scope, red })
+}
+
+/// `red.async[.relaxed.cluster].shared::cluster.mbarrier::complete_tx::bytes.op.ty [addr], value, [mbar]`
+fn red_async(l: &mut Line<'_, '_>) -> Result<()> {
+    l.m.take("relaxed");
+    l.m.take("cluster");
+    l.m.take("shared::cluster");
+    if !l.m.take("mbarrier::complete_tx::bytes") {
+        return l.m.missing(".mbarrier::complete_tx::bytes");
+    }
+    let op = l.m.need("an operation such as .add", operation)?;
+    let allowed: &[Type] = match op {
+        AtomOp::Add => &[U32, S32, U64],
+        AtomOp::Min | AtomOp::Max => &[U32, S32],
+        AtomOp::Inc | AtomOp::Dec => &[U32],
+        AtomOp::And | AtomOp::Or | AtomOp::Xor => &[B32],
+        AtomOp::Exch | AtomOp::Cas => return l.refuse("a reduction returns nothing to exchange"),
+    };
+    let ty = l.m.ty_of(allowed)?;
+    let [addr, value, mbar] = l.fixed()?;
+    let (addr, _) = l.addr_in(addr, Space::SharedCluster)?;
+    let (mbar, _) = l.addr_in(mbar, Space::SharedCluster)?;
+    let src = l.src(value, ty)?;
+    l.emit(Op::RedAsync { op, ty, src, addr, mbar })
+}

@@ -38,7 +38,9 @@ impl Usage {
             if has_code(line) {
                 usage.remarks.push(line.trim().to_owned());
             }
-            for part in line.split([',', ':']) {
+            // Warnings repeat the numbers of the properties.
+            let numbers = if line.starts_with("ptxas info") || line.starts_with(' ') { line } else { "" };
+            for part in numbers.split([',', ':']) {
                 let part = part.trim();
                 let part = part.strip_prefix("Used ").unwrap_or(part);
                 let Some((number, what)) = part.split_once(' ') else { continue };
@@ -80,9 +82,9 @@ pub fn errors(kernel: &str, log: &str, map: &LineMap) -> String {
     shown.join("\n")
 }
 
-/// The line of the PTX that a line of the log speaks of: `ptxas x.ptx, line 12; error : …`.
+/// The line of the PTX that a line of the log speaks of: `ptxas x.ptx, line 12; error : …`, `… injected in around line 52 …`.
 fn ptx_line(line: &str) -> Option<usize> {
-    let rest = line.split_once(", line ")?.1;
+    let rest = line.split_once(", line ").or_else(|| line.split_once(" around line "))?.1;
     rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
@@ -121,7 +123,7 @@ pub fn limits(row: &KernelRow, usage: &Usage) -> Vec<Problem> {
         say(format!("{shared} B of shared memory; a block may have {}", check::SHARED_PER_BLOCK));
     }
     for remark in &usage.remarks {
-        say(format!("ptxas remarks: {remark}"));
+        problems.push(Problem { line: ptx_line(remark), message: remark.clone() });
     }
     if !row.warpgroup_registers.is_empty() {
         problems.extend(check::check_pool(row, usage.registers));

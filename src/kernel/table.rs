@@ -77,7 +77,7 @@ pub struct KernelRow {
     pub params: &'static [(&'static str, ParamKind)],
     /// File of the plain Rust reference.
     pub reference: &'static str,
-    /// File of the test that forces this row.
+    /// The test that forces this row: file and function.
     pub test: &'static str,
 }
 
@@ -175,7 +175,7 @@ macro_rules! gemm {
             arch: "sm_90a",
             params: GEMM_PARAMS,
             reference: "src/gemm/reference.rs",
-            test: "tests/gemm.rs",
+            test: "tests/gemm.rs::every_row_forced",
         }
     };
 }
@@ -209,7 +209,7 @@ macro_rules! quantize {
             arch: "sm_90a",
             params: QUANTIZE_PARAMS,
             reference: "src/quant/reference.rs",
-            test: "tests/quant.rs",
+            test: "tests/quant.rs::every_row_forced",
         }
     };
 }

@@ -28,7 +28,7 @@ pub mod quant;
 pub mod tensor;
 
 pub use device::{Buffer, Device, Stream};
-pub use dtype::{DType, E4M3, bf16, f16};
+pub use dtype::{DType, E4M3, Element, bf16, f16};
 pub use error::{Error, Result};
 pub use tensor::{Matrix, MatrixMut, Workspace};
 

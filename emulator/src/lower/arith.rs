@@ -3,8 +3,9 @@
 //! Each opcode has its operations by kind of type, the modifiers that kind takes, and the types the manual lists. A type or
 //! modifier outside its row is refused, as ptxas does.
 
-use crate::ir::{Arith, BinOp, BoolOp, Op, Round, TernOp, Type, UnOp};
+use crate::ir::{Arith, BinOp, BoolOp, Op, Round, Src, TernOp, Type, UnOp};
 use crate::ptx::Result;
+use crate::ptx::ast::Operand;
 
 use super::family::Line;
 use super::types;
@@ -95,6 +96,9 @@ pub(super) fn two(l: &mut Line<'_, '_>) -> Result<()> {
 fn float_mods(l: &mut Line<'_, '_>, ty: Type) -> Result<Arith> {
     l.m.check(ty, FLOAT)?;
     let mods = l.m.arith();
+    if mods.relu && l.instruction.opcode.text != "fma" {
+        return l.refuse("of the floating-point arithmetic only fma has `.relu`");
+    }
     if matches!(mods.round, Round::Rna) {
         return l.refuse("`.rna` rounds conversions only");
     }
@@ -172,7 +176,7 @@ fn pred_two(l: &mut Line<'_, '_>, opcode: &str) -> Result<()> {
         _ => return l.refuse("this instruction does not take predicates"),
     };
     let [dst, a, b] = l.fixed()?;
-    let (dst, a, b) = (l.pred(dst)?, l.src(a, Pred)?, l.src(b, Pred)?);
+    let (dst, a, b) = (l.pred(dst)?, l.pred_value(a)?, l.pred_value(b)?);
     l.emit(Op::PredBin { op, dst, a, b })
 }
 
@@ -185,7 +189,7 @@ pub(super) fn one(l: &mut Line<'_, '_>) -> Result<()> {
     let op = match opcode {
         "not" if ty == Pred => {
             let [dst, a] = l.fixed()?;
-            let (dst, a) = (l.pred(dst)?, l.src(a, Pred)?);
+            let (dst, a) = (l.pred(dst)?, l.pred_value(a)?);
             return l.emit(Op::PredNot { dst, a });
         }
         "neg" | "abs" => {
@@ -260,7 +264,7 @@ pub(super) fn one(l: &mut Line<'_, '_>) -> Result<()> {
 /// Instructions of three sources.
 pub(super) fn three(l: &mut Line<'_, '_>) -> Result<()> {
     match l.instruction.opcode.text {
-        "fma" | "mad" => fused(l),
+        "fma" | "mad" | "madc" => fused(l),
         "lop3" => {
             l.m.ty_of(&[B32])?;
             let [dst, a, b, c, table] = l.fixed()?;
@@ -305,7 +309,9 @@ pub(super) fn three(l: &mut Line<'_, '_>) -> Result<()> {
         }
         "bfe" => {
             let ty = l.m.ty_of(&[U32, S32, U64, S64])?;
-            plain_three(l, TernOp::Bfe, ty, ty, U32, U32)
+            let [dst, a, pos, len] = l.fixed()?;
+            let (dst, a, b, c) = (l.dst(dst, ty)?, l.src(a, ty)?, field(l, pos)?, field(l, len)?);
+            l.emit(Op::Tern { op: TernOp::Bfe, ty, mods: Arith::default(), dst, a, b, c })
         }
         "sad" => {
             let ty = l.m.ty_of(INT)?;
@@ -334,6 +340,13 @@ fn plain_three(l: &mut Line<'_, '_>, op: TernOp, ty: Type, ta: Type, tb: Type, t
 fn fused(l: &mut Line<'_, '_>) -> Result<()> {
     let fma = l.instruction.opcode.text == "fma";
     let ty = l.m.ty()?;
+    if !fma && !ty.is_float() {
+        match (l.instruction.opcode.text, l.m.take("cc")) {
+            ("madc", out) => return mad_carry(l, ty, if out { BinOp::AddCCc } else { BinOp::AddC }),
+            (_, true) => return mad_carry(l, ty, BinOp::AddCc),
+            _ => {}
+        }
+    }
     let mut mods = Arith::default();
     let (op, wide) = if ty.is_float() {
         mods = float_mods(l, ty)?;
@@ -359,11 +372,36 @@ fn fused(l: &mut Line<'_, '_>) -> Result<()> {
     l.emit(Op::Tern { op, ty, mods, dst, a, b, c })
 }
 
+/// `mad.cc`, `madc`, `madc.cc`: a product into a register of its own, then the addition that carries.
+fn mad_carry(l: &mut Line<'_, '_>, ty: Type, add: BinOp) -> Result<()> {
+    l.m.check(ty, &[U32, S32, U64, S64])?;
+    let mul = l.m.need(".lo or .hi", |word| match word {
+        "lo" => Some(BinOp::MulLo),
+        "hi" => Some(BinOp::MulHi),
+        _ => None,
+    })?;
+    let [dst, a, b, c] = l.fixed()?;
+    let (dst, a, b, c) = (l.dst(dst, ty)?, l.src(a, ty)?, l.src(b, ty)?, l.src(c, ty)?);
+    let product = l.temporary(ty, "product")?;
+    let mods = Arith::default();
+    l.emit(Op::Bin { op: mul, ty, mods, dst: product, a, b })?;
+    l.emit(Op::Bin { op: add, ty, mods, dst, a: Src::Reg(product), b: c })
+}
+
+/// Position or length of a bit field: 0 to 255.
+fn field<'a>(l: &mut Line<'_, 'a>, operand: &'a Operand<'a>) -> Result<Src> {
+    let src = l.src(operand, U32)?;
+    if matches!(src, Src::Imm(256..)) {
+        l.integer_in(operand, 0..=255)?;
+    }
+    Ok(src)
+}
+
 /// `bfi`
 pub(super) fn bfi(l: &mut Line<'_, '_>) -> Result<()> {
     let ty = l.m.ty_of(&[B32, B64])?;
     let [dst, a, b, pos, len] = l.fixed()?;
     let (dst, a, b) = (l.dst(dst, ty)?, l.src(a, ty)?, l.src(b, ty)?);
-    let (pos, len) = (l.src(pos, U32)?, l.src(len, U32)?);
+    let (pos, len) = (field(l, pos)?, field(l, len)?);
     l.emit(Op::Bfi { ty, dst, a, b, pos, len })
 }

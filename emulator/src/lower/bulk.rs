@@ -229,7 +229,11 @@ fn map<'a>(l: &mut Line<'_, 'a>, operand: &'a Operand<'a>, rank: usize) -> Resul
     let [map, coordinates] = parts.as_slice() else {
         return Error::err(operand.span, "expected a tensor map and coordinates, such as [map, {x, y}]");
     };
+    let at = map.span;
     let map = l.base(map)?;
+    if matches!(map.base, Src::Symbol(symbol) if symbol.space != Space::Global) {
+        return Error::err(at, "a tensor map is named by its generic address (cvta.param makes one)");
+    }
     let mut coords = Vec::with_capacity(rank);
     for element in l.vector(coordinates, rank)? {
         coords.push(l.src(element, S32)?);

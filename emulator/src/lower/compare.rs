@@ -74,6 +74,9 @@ pub(super) fn setp(l: &mut Line<'_, '_>) -> Result<()> {
     let ftz = l.m.take("ftz");
     let ty = l.m.ty()?;
     check(l, cmp, ty)?;
+    if ftz && !ty.is_float() {
+        return l.refuse("`.ftz` goes with floating point");
+    }
     let operands = l.between(3, 4)?;
     let (first, second) = l.pair(&operands[0]);
     let p = l.pred_or_sink(first)?;

@@ -43,8 +43,13 @@ impl Const {
                     // LLVM writes true as -1.
                     return Ok(u64::from(bits != 0));
                 }
-                if matches!(ty, Type::F32 | Type::F64 | Type::TF32) {
-                    return wrong("an integer constant (write 0f… or 0d…)");
+                if ty.is_float() {
+                    let hint = if ty.bytes() == 2 || ty != Type::F32 && ty.bytes() == 4 {
+                        "a constant (move its bits to a register first)"
+                    } else {
+                        "an integer constant (write 0f… or 0d…)"
+                    };
+                    return wrong(hint);
                 }
                 let width = (ty.bytes() * 8).min(64);
                 let shift = 64 - width;

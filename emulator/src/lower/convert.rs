@@ -39,7 +39,7 @@ pub(super) fn mov(l: &mut Line<'_, '_>) -> Result<()> {
         }
         _ => {
             let dst = l.dst(to, ty)?;
-            let src = l.src(from, ty)?;
+            let src = if ty == Pred { l.pred_value(from)? } else { l.moved(from, ty)? };
             l.emit(Op::Mov { ty, dst, src })
         }
     }
@@ -52,7 +52,7 @@ fn part(l: &Line<'_, '_>, ty: Type, count: usize) -> Result<Type> {
         _ => None,
     };
     match part {
-        Some(part) if !ty.is_float() => Ok(part),
+        Some(part) if matches!(ty, B16 | B32 | B64) => Ok(part),
         _ => l.refuse("this type cannot be taken apart into that many elements"),
     }
 }
@@ -107,11 +107,12 @@ pub(super) fn cvt(l: &mut Line<'_, '_>) -> Result<()> {
             _ => float_round(word).filter(|round| !matches!(round, Round::Approx | Round::Full))?,
         })
     });
+    let satfinite = l.m.take("satfinite");
     let mods = Arith {
         round: round.unwrap_or_default(),
         ftz: l.m.take("ftz"),
         relu: l.m.take("relu"),
-        sat: l.m.take("sat") || l.m.take("satfinite"),
+        sat: l.m.take("sat") || satfinite,
         ..Arith::default()
     };
     let (to, from) = match l.m.types().as_slice() {
@@ -125,6 +126,9 @@ pub(super) fn cvt(l: &mut Line<'_, '_>) -> Result<()> {
         }
         _ => scalar(to) && scalar(from),
     };
+    if matches!(to, E4M3x2 | E5M2x2) && !satfinite {
+        return l.m.missing(".satfinite");
+    }
     if !known {
         return l.refuse(format!("there is no conversion from {} to {}", types::name(from), types::name(to)));
     }
@@ -135,7 +139,9 @@ pub(super) fn cvt(l: &mut Line<'_, '_>) -> Result<()> {
         return l.emit(Op::Cvt { to, from, mods, dst, a, b });
     }
     let [dst, a] = l.fixed()?;
-    let (dst, a) = (l.wide_dst(dst, to)?, l.wide_src(a, from)?);
+    // Only bf16 insists on a register of its own size.
+    let dst = if to == BF16 { l.dst(dst, to)? } else { l.wide_dst(dst, to)? };
+    let a = if from == BF16 { l.src(a, from)? } else { l.wide_src(a, from)? };
     l.emit(Op::Cvt { to, from, mods, dst, a, b: None })
 }
 
@@ -155,6 +161,9 @@ fn rounding(l: &Line<'_, '_>, round: Round, to: Type, from: Type) -> Result<()> 
         return l.m.missing("a rounding: .rn, .rz, .rm or .rp");
     }
     let narrows = !int_to && !int_from && to.bytes() < from.bytes();
+    if !int_to && !int_from && to.bytes() >= from.bytes() && to == from && !integral && round != Round::None {
+        return l.refuse("this conversion loses nothing, so it takes no such rounding");
+    }
     let packed = matches!(to, F16x2 | BF16x2 | E4M3x2 | E5M2x2 | TF32);
     if (narrows || packed) && (integral || round == Round::None) {
         return l.m.missing("a rounding such as .rn");
@@ -168,7 +177,7 @@ pub(super) fn cvta(l: &mut Line<'_, '_>) -> Result<()> {
     let space = l.m.need("a state space", space)?;
     let ty = l.m.ty_of(&[U32, U64])?;
     let [dst, src] = l.fixed()?;
-    let (dst, src) = (l.dst(dst, ty)?, l.src(src, ty)?);
+    let (dst, src) = (l.dst(dst, ty)?, l.moved(src, ty)?);
     l.emit(Op::Cvta { space, to, dst, src })
 }
 
@@ -185,7 +194,7 @@ pub(super) fn mapa(l: &mut Line<'_, '_>) -> Result<()> {
     let space = if l.m.take("shared::cluster") { Space::SharedCluster } else { Space::Generic };
     let ty = l.m.ty_of(&[U32, U64])?;
     let [dst, addr, rank] = l.fixed()?;
-    let (dst, addr, rank) = (l.dst(dst, ty)?, address(l, addr, ty)?, l.src(rank, U32)?);
+    let (dst, addr, rank) = (l.dst(dst, ty)?, l.moved(addr, ty)?, l.src(rank, U32)?);
     l.emit(Op::Mapa { dst, addr, rank, space })
 }
 
@@ -194,10 +203,6 @@ pub(super) fn getctarank(l: &mut Line<'_, '_>) -> Result<()> {
     let space = if l.m.take("shared::cluster") { Space::SharedCluster } else { Space::Generic };
     let ty = l.m.ty_of(&[U32, U64])?;
     let [dst, addr] = l.fixed()?;
-    let (dst, addr) = (l.dst(dst, U32)?, address(l, addr, ty)?);
+    let (dst, addr) = (l.dst(dst, U32)?, l.moved(addr, ty)?);
     l.emit(Op::GetCtaRank { dst, addr, space })
-}
-
-fn address<'a>(l: &mut Line<'_, 'a>, operand: &'a Operand<'a>, ty: Type) -> Result<Src> {
-    l.src(operand, ty)
 }

@@ -3,7 +3,7 @@
 //! A family function takes the modifiers it knows out of the set, asks for its operands (which fails on any modifier left),
 //! resolves them by type and emits typed instructions.
 
-use crate::ir::Op;
+use crate::ir::{Op, Reg, Type};
 use crate::ptx::ast::{Instruction, Operand};
 use crate::ptx::{Error, Result};
 
@@ -30,7 +30,7 @@ pub(super) fn lower<'a>(body: &mut Body<'a>, instruction: &'a Instruction<'a>) -
         | "xor" | "shl" | "shr" | "copysign" => arith::two(l),
         "neg" | "abs" | "not" | "cnot" | "popc" | "clz" | "brev" | "bfind" | "rcp" | "sqrt" | "rsqrt"
         | "ex2" | "lg2" | "sin" | "cos" | "tanh" | "testp" => arith::one(l),
-        "fma" | "mad" | "lop3" | "shf" | "prmt" | "bfe" | "sad" | "dp4a" => arith::three(l),
+        "fma" | "mad" | "madc" | "lop3" | "shf" | "prmt" | "bfe" | "sad" | "dp4a" => arith::three(l),
         "bfi" => arith::bfi(l),
         "setp" => compare::setp(l),
         "set" => compare::set(l),
@@ -107,6 +107,11 @@ impl<'a> Line<'_, 'a> {
 
     pub(super) fn emit(&mut self, op: Op) -> Result<()> {
         self.body.emit(op)
+    }
+
+    /// A register that the text does not name.
+    pub(super) fn temporary(&mut self, ty: Type, name: &str) -> Result<Reg> {
+        self.body.files.new_register(ty, format!("({name})"), self.instruction.opcode.span)
     }
 
     /// An error at the opcode.

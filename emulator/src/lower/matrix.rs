@@ -73,7 +73,10 @@ pub(super) fn mma(l: &mut Line<'_, '_>) -> Result<()> {
         return l.refuse("unsupported instruction: sparse mma");
     }
     let (m, n, k) = l.m.need("a shape such as .m16n8k16", shape)?;
-    if !l.m.take("row") || !l.m.take("col") {
+    // The order of these two says which operand each is about.
+    let layout = |word: &str| matches!(word, "row" | "col").then(|| word.to_owned());
+    let layouts = (l.m.one_of(layout), l.m.one_of(layout));
+    if (layouts.0.as_deref(), layouts.1.as_deref()) != (Some("row"), Some("col")) {
         return l.m.missing(".row.col");
     }
     let satfinite = l.m.take("satfinite");

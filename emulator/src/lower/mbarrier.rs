@@ -72,12 +72,13 @@ fn arrive(l: &mut Line<'_, '_>, drop: bool) -> Result<()> {
     let expects = l.m.take("expect_tx");
     let no_complete = l.m.take("noComplete");
     let space = l.m.shared_space();
-    let sem = match l.m.semantics() {
+    let written = l.m.semantics();
+    let sem = match written {
         None | Some(Semantics::Release) => Semantics::Release,
         Some(Semantics::Relaxed) => Semantics::Relaxed,
         Some(_) => return l.refuse("an arrival is .release or .relaxed"),
     };
-    let scope = shared_scope(l)?;
+    let scope = scope(l, written)?;
     l.m.ty_of(&[B64])?;
     let operands = l.between(1, 3)?;
     let (state, rest) = match &operands[0].kind {
@@ -106,11 +107,13 @@ fn arrive(l: &mut Line<'_, '_>, drop: bool) -> Result<()> {
     l.emit(Op::MbarArrive(MbarArrive { addr, space, state, count, expect_tx, drop, no_complete, sem, scope }))
 }
 
-fn shared_scope(l: &mut Line<'_, '_>) -> Result<Scope> {
-    match l.m.scope() {
-        None | Some(Scope::Cta) => Ok(Scope::Cta),
-        Some(Scope::Cluster) => Ok(Scope::Cluster),
-        Some(_) => l.refuse("the scope of an mbarrier operation is .cta or .cluster"),
+/// An ordering comes with a scope, and a scope with an ordering.
+fn scope(l: &mut Line<'_, '_>, sem: Option<Semantics>) -> Result<Scope> {
+    match (sem, l.m.scope()) {
+        (None, None) | (Some(_), Some(Scope::Cta)) => Ok(Scope::Cta),
+        (Some(_), Some(Scope::Cluster)) => Ok(Scope::Cluster),
+        (Some(_), None) => l.m.missing("a scope: .cta or .cluster"),
+        _ => l.refuse("a scope here is .cta or .cluster, after an ordering"),
     }
 }
 
@@ -118,17 +121,21 @@ fn shared_scope(l: &mut Line<'_, '_>) -> Result<Scope> {
 fn wait(l: &mut Line<'_, '_>, try_wait: bool) -> Result<()> {
     let parity = l.m.take("parity");
     let space = l.m.shared_space();
-    let sem = match l.m.semantics() {
+    let written = l.m.semantics();
+    let sem = match written {
         None | Some(Semantics::Acquire) => Semantics::Acquire,
         Some(Semantics::Relaxed) => Semantics::Relaxed,
         Some(_) => return l.refuse("a wait is .acquire or .relaxed"),
     };
-    let scope = shared_scope(l)?;
+    let scope = scope(l, written)?;
     l.m.ty_of(&[B64])?;
     let operands: &[Operand<'_>] = l.between(3, if try_wait { 4 } else { 3 })?;
     let dst = l.pred(&operands[0])?;
     let (addr, space) = l.addr_in(&operands[1], space)?;
     let phase = l.src(&operands[2], if parity { U32 } else { B64 })?;
+    if parity && matches!(phase, Src::Imm(2..)) {
+        l.integer_in(&operands[2], 0..=1)?;
+    }
     if let Some(hint) = operands.get(3) {
         l.src(hint, U32)?;
     }

@@ -2,7 +2,7 @@
 //!
 //! Cache operators, eviction priorities, prefetch sizes and policies are checked for spelling and dropped.
 
-use crate::ir::{Hint, Op, Reg, Scope, Semantics, Space, Src, Type};
+use crate::ir::{Hint, Op, Scope, Semantics, Space, Src, Type};
 use crate::ptx::Result;
 use crate::ptx::ast::{Operand, OperandKind};
 
@@ -10,8 +10,7 @@ use super::family::Line;
 
 use Type::*;
 
-const STORED: &[Type] =
-    &[B8, B16, B32, B64, B128, U8, U16, U32, U64, S8, S16, S32, S64, F16, F16x2, BF16, BF16x2, F32, F64];
+const STORED: &[Type] = &[B8, B16, B32, B64, B128, U8, U16, U32, U64, S8, S16, S32, S64, F32, F64];
 
 struct Access {
     space: Space,
@@ -29,6 +28,9 @@ fn access(l: &mut Line<'_, '_>) -> Result<Access> {
     // `.mmio` comes with `.relaxed` and says more than it does.
     let mmio = l.m.take("mmio");
     let sem = l.m.semantics().unwrap_or_default();
+    if matches!(sem, Semantics::AcqRel | Semantics::Sc) {
+        return l.refuse("one access cannot be .acq_rel or .sc");
+    }
     let sem = match (mmio, sem) {
         (true, Semantics::Relaxed) => Semantics::Mmio,
         (true, _) => return l.m.missing(".relaxed beside .mmio"),
@@ -71,17 +73,14 @@ pub(super) fn ld(l: &mut Line<'_, '_>) -> Result<()> {
         a.ty = B64;
     } else {
         for element in l.vector(&operands[0], a.count)? {
-            dsts.push(loaded(l, element, a.ty)?);
+            // Only an element of a vector can be thrown away.
+            dsts.push(match element.kind {
+                OperandKind::Sink if a.count > 1 => None,
+                _ => Some(l.wide_dst(element, a.ty)?),
+            });
         }
     }
     l.emit(Op::Ld { space, ty: a.ty, dsts, addr, sem: a.sem, scope: a.scope, nc })
-}
-
-fn loaded<'a>(l: &mut Line<'_, 'a>, element: &'a Operand<'a>, ty: Type) -> Result<Option<Reg>> {
-    match element.kind {
-        OperandKind::Sink => Ok(None),
-        _ => l.wide_dst(element, ty).map(Some),
-    }
 }
 
 /// `st`, and `st.async`

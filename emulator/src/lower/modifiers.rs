@@ -57,7 +57,10 @@ impl<'a> Modifiers<'a> {
 
     /// `opcode` needs a modifier it does not have.
     pub(super) fn missing<T>(&self, what: &str) -> Result<T> {
-        Error::err(self.opcode.span, format!("`{}` needs {what}", self.spelling()))
+        let left: Vec<_> = self.left().map(|(_, word)| format!(".{}", word.text)).collect();
+        let rest =
+            if left.is_empty() { String::new() } else { format!(" (not understood: {})", left.join(", ")) };
+        Error::err(self.opcode.span, format!("`{}` needs {what}{rest}", self.spelling()))
     }
 
     /// The whole dotted name, for messages.

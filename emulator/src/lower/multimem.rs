@@ -23,11 +23,12 @@ pub(super) fn multimem(l: &mut Line<'_, '_>) -> Result<()> {
         "red" => Some(Kind::Red),
         _ => None,
     })?;
-    let sem = l.m.semantics().unwrap_or(if kind == Kind::Red { Semantics::Relaxed } else { Semantics::Weak });
-    let scope = l.m.scope().unwrap_or_default();
-    if (sem == Semantics::Weak) != (scope == Scope::None) && kind != Kind::Red {
+    let (sem, scope) = (l.m.semantics().unwrap_or_default(), l.m.scope().unwrap_or_default());
+    if (sem == Semantics::Weak) != (scope == Scope::None) {
         return l.refuse("an ordering other than .weak comes with a scope");
     }
+    // A reduction without an ordering is relaxed.
+    let sem = if kind == Kind::Red && sem == Semantics::Weak { Semantics::Relaxed } else { sem };
     let global = l.m.take("global");
     let space = if global { Space::Global } else { Space::Generic };
     let wide = l.m.take("acc::f32");

@@ -1,13 +1,13 @@
 //! Operands by what the instruction wants: a source or destination of a type, a predicate, an address, a vector.
 
-use crate::ir::{Addr, PredSrc, Reg, Space, Src, SymbolAddr, Type};
+use crate::ir::{Addr, Op, PredSrc, Reg, Space, Special, Src, SymbolAddr, Type};
 use crate::ptx::ast::{Expr, Operand, OperandKind};
 use crate::ptx::{Error, Result, Span};
 
 use super::constant::{Const, Value, fold};
 use super::family::Line;
 use super::scope::Register;
-use super::types;
+use super::{special, types};
 
 fn expected<T>(span: Span, what: &str) -> Result<T> {
     Error::err(span, format!("expected {what}"))
@@ -24,6 +24,40 @@ impl<'a> Line<'_, 'a> {
     /// A source of exactly this type's size.
     pub(super) fn src(&mut self, operand: &'a Operand<'a>, ty: Type) -> Result<Src> {
         self.source(operand, ty, false)
+    }
+
+    /// The source of a `mov` and its like, which alone may be a special register or the address of a variable.
+    pub(super) fn moved(&mut self, operand: &'a Operand<'a>, ty: Type) -> Result<Src> {
+        match self.value(operand, "a register or constant")? {
+            Value::Special(special) => {
+                let fits = match special::is_wide(special) {
+                    true => ty.bytes() == 8 || special == Special::GridId,
+                    false => ty.bytes() <= 4,
+                };
+                if fits {
+                    Ok(Src::Special(special))
+                } else {
+                    expected(operand.span, "a register of this type's size")
+                }
+            }
+            Value::Symbol(symbol) | Value::Generic(symbol)
+                if matches!(ty.bytes(), 4 | 8) && !ty.is_float() =>
+            {
+                Ok(Src::Symbol(symbol))
+            }
+            _ => self.src(operand, ty),
+        }
+    }
+
+    /// A predicate as a value: a register, 0 or 1, or a negated register, which takes an instruction of its own.
+    pub(super) fn pred_value(&mut self, operand: &'a Operand<'a>) -> Result<Src> {
+        let OperandKind::Not(name) = &operand.kind else { return self.src(operand, Type::Pred) };
+        let a = Src::Reg(Reg::Pred(self.body.predicate(*name)?));
+        let Reg::Pred(dst) = self.temporary(Type::Pred, "negated")? else {
+            return expected(operand.span, "a predicate register");
+        };
+        self.emit(Op::PredNot { dst, a })?;
+        Ok(Src::Reg(Reg::Pred(dst)))
     }
 
     /// A source whose register may be wider than the type (`st`, `cvt`).
@@ -43,13 +77,10 @@ impl<'a> Line<'_, 'a> {
             Value::Register(..) => {
                 Error::err(span, "a constant can be added to a register only in an address")
             }
-            Value::Special(special) => Ok(Src::Special(special)),
-            Value::Symbol(symbol) | Value::Generic(symbol)
-                if matches!(ty.bytes(), 4 | 8) && !ty.is_float() =>
-            {
-                Ok(Src::Symbol(symbol))
+            Value::Special(_) => Error::err(span, "a special register can only be read by mov"),
+            Value::Symbol(_) | Value::Generic(_) => {
+                Error::err(span, "the address of a variable must go through mov to a register")
             }
-            _ => Error::err(span, format!("an address cannot be a {} operand", types::name(ty))),
         }
     }
 
@@ -194,9 +225,21 @@ impl<'a> Line<'_, 'a> {
     /// space is an error.
     pub(super) fn addr_in(&mut self, operand: &'a Operand<'a>, space: Space) -> Result<(Addr, Space)> {
         let addr = self.addr(operand)?;
-        let Src::Symbol(symbol) = addr.base else { return Ok((addr, space)) };
+        let symbol = match addr.base {
+            Src::Symbol(symbol) => symbol,
+            // ptxas refuses both of these.
+            Src::Imm(_) if space != Space::Local => {
+                return Error::err(operand.span, "only local memory can be addressed by a constant");
+            }
+            Src::Reg(Reg::B32(_)) if matches!(space, Space::Generic | Space::Global) => {
+                return Error::err(operand.span, "an address in this space needs a 64-bit register");
+            }
+            _ => return Ok((addr, space)),
+        };
         let same = match space {
-            Space::Generic => return Ok((addr, symbol.space)),
+            Space::Generic if !matches!(symbol.space, Space::Const | Space::Param) => {
+                return Ok((addr, symbol.space));
+            }
             Space::SharedCluster => symbol.space == Space::Shared,
             // Arguments of a call live in local memory.
             Space::Param => matches!(symbol.space, Space::Param | Space::Local),

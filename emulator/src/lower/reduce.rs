@@ -34,8 +34,11 @@ pub(super) fn atom(l: &mut Line<'_, '_>) -> Result<()> {
     let op = l.m.need("an operation such as .add", operation)?;
     let space = l.m.space();
     let sem = l.m.semantics().unwrap_or(Semantics::Relaxed);
+    if !matches!(sem, Semantics::Relaxed | Semantics::Acquire | Semantics::Release | Semantics::AcqRel) {
+        return l.refuse("an atomic is .relaxed, .acquire, .release or .acq_rel");
+    }
     let scope = l.m.scope().unwrap_or(Scope::Gpu);
-    l.m.take("noftz");
+    let noftz = l.m.take("noftz");
     let count = l.m.vector();
     let ty = l.m.ty()?;
     let allowed: &[Type] = match op {
@@ -49,6 +52,9 @@ pub(super) fn atom(l: &mut Line<'_, '_>) -> Result<()> {
         AtomOp::Cas => &[B16, B32, B64],
     };
     l.m.check(ty, allowed)?;
+    if noftz != matches!(ty, F16 | F16x2 | BF16 | BF16x2) {
+        return l.refuse("`.noftz` goes with 16-bit floats, and they need it");
+    }
     if count > 1 && !matches!(op, AtomOp::Add | AtomOp::Min | AtomOp::Max) {
         return l.refuse("vectors can be added and compared only");
     }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use crate::ir::{Reg, SymbolAddr, Type};
 use crate::ptx::ast::Word;
-use crate::ptx::{Error, Result};
+use crate::ptx::{Error, Result, Span};
 
 /// Most registers of one file in one kernel: 64 times what a chip can hold, room for code before register allocation.
 const MAX_REGISTERS: usize = 1 << 20;
@@ -51,14 +51,15 @@ pub(super) struct Files {
 }
 
 impl Files {
-    fn new_register(&mut self, ty: Type, name: String, at: Word<'_>) -> Result<Reg> {
+    /// A new register in the file its type belongs to.
+    pub(super) fn new_register(&mut self, ty: Type, name: String, at: Span) -> Result<Reg> {
         let (file, make): (_, fn(u32) -> Reg) = match ty.bytes() {
             0 => (&mut self.names_pred, Reg::Pred),
             8 => (&mut self.names64, Reg::B64),
             _ => (&mut self.names32, Reg::B32),
         };
         if file.len() >= MAX_REGISTERS {
-            return Error::err(at.span, format!("more than {MAX_REGISTERS} registers in one kernel"));
+            return Error::err(at, format!("more than {MAX_REGISTERS} registers in one kernel"));
         }
         file.push(name);
         Ok(make(file.len() as u32 - 1))
@@ -66,18 +67,18 @@ impl Files {
 
     fn allocate(&mut self, ty: Type, vector: u32, name: Word<'_>) -> Result<Register> {
         if vector > 1 {
-            let first = self.new_register(ty, format!("{}.x", name.text), name)?;
+            let first = self.new_register(ty, format!("{}.x", name.text), name.span)?;
             for member in ["y", "z", "w"].iter().take(vector as usize - 1) {
-                self.new_register(ty, format!("{}.{member}", name.text), name)?;
+                self.new_register(ty, format!("{}.{member}", name.text), name.span)?;
             }
             return Ok(Register::Vector(first, ty, vector));
         }
         if ty == Type::B128 {
-            let low = self.new_register(Type::B64, format!("{}.lo", name.text), name)?;
-            let high = self.new_register(Type::B64, format!("{}.hi", name.text), name)?;
+            let low = self.new_register(Type::B64, format!("{}.lo", name.text), name.span)?;
+            let high = self.new_register(Type::B64, format!("{}.hi", name.text), name.span)?;
             return Ok(Register::Wide(low, high));
         }
-        Ok(Register::One(self.new_register(ty, name.text.to_owned(), name)?, ty))
+        Ok(Register::One(self.new_register(ty, name.text.to_owned(), name.span)?, ty))
     }
 }
 

@@ -2,6 +2,11 @@
 
 use crate::ir::Special;
 
+/// Whether a special register has 64 bits.
+pub(super) fn is_wide(special: Special) -> bool {
+    matches!(special, Special::Clock64 | Special::Globaltimer | Special::GridId)
+}
+
 /// The special register a name such as `%tid.x` or `%laneid` stands for.
 pub(super) fn named(name: &str, member: Option<&str>) -> Option<Special> {
     use Special::*;

@@ -2,7 +2,7 @@
 //!
 //! `a` is E4M3 with a scale for every row and 128 of K, `weight` E4M3 with a scale for every 128×128 block, as DeepSeek's
 //! checkpoints have them; `out` is BF16 or F32. The tensor core multiplies 128 of K at a time, the scales come in when its
-//! sums are promoted to FP32 (see [`reference`] for every rounding). Any M, N a multiple of 8, K a multiple of 16.
+//! sums are promoted to FP32 (see [`mod@reference`] for every rounding). Any M, N a multiple of 8, K a multiple of 16.
 //!
 //! ```no_run
 //! # use hadal::{Device, E4M3, Result, bf16, gemm};

@@ -1,7 +1,7 @@
 //! Quantisation to E4M3 with scales: activations by 1×128, weights by 128×128.
 //!
 //! `q · scale` gives the value back. A scale is the group's largest magnitude over 448 (at least 1e-4 over 448), on
-//! request rounded up to a power of two; see [`reference`] for every rounding. Groups at the right and lower edge are
+//! request rounded up to a power of two; see [`mod@reference`] for every rounding. Groups at the right and lower edge are
 //! smaller when the shape is not a multiple of 128.
 //!
 //! Scales may be written row-major or transposed. The GEMM wants those of its activations M-major, with a leading

@@ -17,6 +17,13 @@ pub fn list() -> String {
         let _ = writeln!(text, "{:<48} {sizes}  {embedded}", row.name);
     }
     match kernel::assembler() {
+        // From 13 on ptxas writes a kind of ELF that only drivers from 580 on load.
+        Some(version) if !version.starts_with("12.") => {
+            writeln!(
+                text,
+                "cubins assembled by ptxas {version}, for drivers from 580 on; older ones take the PTX"
+            )
+        }
         Some(version) => writeln!(text, "cubins assembled by ptxas {version}"),
         None => writeln!(text, "no ptxas at build time: the driver assembles the PTX"),
     }

@@ -1,9 +1,9 @@
 //! Devices, streams and buffers: the boundary between the library and whatever runs its kernels.
 //!
-//! A [`Device`] is one GPU, or one emulated GPU, seen through a [`Driver`]. Engines call [`Device::cuda`], which never
+//! A [`Device`] is one GPU, or one emulated GPU, seen through a [`Driver`]. Engines call `Device::cuda`, which never
 //! falls back. Examples and tools call [`Device::open_default`], which obeys `HADAL_DEVICE` and otherwise takes a GPU we
 //! have kernels for if there is one and the emulator if not, and says which and why ([`Device::reason`]). Tests call
-//! [`Device::emulator`] or, with seeds and schedules of their own, `Device::emulate`.
+//! `Device::emulator` or, with seeds and schedules of their own, `Device::emulate`.
 //!
 //! Everything is ordered by streams and nothing else: the library records no events and waits for nothing on its own,
 //! except that copies to and from the host return when the host memory may be touched again.

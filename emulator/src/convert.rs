@@ -242,3 +242,132 @@ pub fn e4m3_to_f16(bits: u8) -> u16 {
 pub fn e5m2_to_f16(bits: u8) -> u16 {
     f32_to_f16(e5m2_to_f32(bits), Rounding::Nearest, Clamp::NONE)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NARROW: [Layout; 5] = [E4M3, E5M2, F16, BF16, TF32];
+
+    fn random(seed: &mut u64) -> u64 {
+        *seed ^= *seed << 13;
+        *seed ^= *seed >> 7;
+        *seed ^= *seed << 17;
+        seed.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    #[test]
+    fn every_value_survives_the_round_trip() {
+        for layout in NARROW {
+            let sign = 1_u64 << (layout.exponent + layout.fraction);
+            let mut last = -1.0;
+            for magnitude in 0..=layout.max {
+                let value = widen(magnitude, layout);
+                assert!(value > last, "values ascend with their bits");
+                last = value;
+                for bits in [magnitude, magnitude | sign] {
+                    for rounding in [Rounding::Nearest, Rounding::Zero, Rounding::Up, Rounding::Down] {
+                        let back = narrow(widen(bits, layout).to_bits(), layout, rounding, Clamp::NONE);
+                        assert_eq!(back, bits, "{layout:?}");
+                    }
+                }
+            }
+            assert!(widen(layout.nan, layout).is_nan());
+        }
+        for bits in 0..=u16::MAX {
+            let (wide, direct) = (widen(u64::from(bits), BF16), bf16_to_f32(bits));
+            assert!(wide == f64::from(direct) || wide.is_nan() && direct.is_nan());
+        }
+    }
+
+    /// Between neighbours: below, at and above the middle, by every rule and both signs.
+    #[test]
+    fn rounding_between_neighbours() {
+        for layout in NARROW {
+            let sign = 1_u64 << (layout.exponent + layout.fraction);
+            for low in 0..layout.max {
+                let (a, b) = (widen(low, layout), widen(low + 1, layout));
+                let middle = (a + b) / 2.0;
+                let even = low + (low & 1);
+                let cases = [
+                    (middle.next_down(), low, low),
+                    (middle, even, low + 1),
+                    (middle.next_up(), low + 1, low + 1),
+                    (a.next_up(), low, low),
+                ];
+                for (value, nearest, away) in cases {
+                    for negative in [false, true] {
+                        let (x, s) = if negative { (-value, sign) } else { (value, 0) };
+                        let to = |rounding| narrow(x.to_bits(), layout, rounding, Clamp::NONE);
+                        assert_eq!(to(Rounding::Nearest), s | nearest);
+                        assert_eq!(to(Rounding::NearestAway), s | away);
+                        assert_eq!(to(Rounding::Zero), s | low);
+                        assert_eq!(to(Rounding::Up), s | if negative { low } else { low + 1 });
+                        assert_eq!(to(Rounding::Down), s | if negative { low + 1 } else { low });
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn beyond_the_largest() {
+        let satfinite = Clamp::SATFINITE;
+        assert_eq!(f32_to_e4m3(448.0, Rounding::Nearest, satfinite), 0x7e);
+        assert_eq!(f32_to_e4m3(464.0, Rounding::Nearest, Clamp::NONE), 0x7e);
+        assert_eq!(f32_to_e4m3(464.1, Rounding::Nearest, Clamp::NONE), 0x7f);
+        assert_eq!(f32_to_e4m3(1e30, Rounding::Nearest, satfinite), 0x7e);
+        assert_eq!(f32_to_e4m3(f32::NEG_INFINITY, Rounding::Nearest, satfinite), 0xfe);
+        assert_eq!(f32_to_e4m3(f32::NAN, Rounding::Nearest, satfinite), 0x7f);
+        assert_eq!(f32_to_e5m2(f32::INFINITY, Rounding::Nearest, satfinite), 0x7b);
+        assert_eq!(f32_to_e5m2(1e30, Rounding::Nearest, Clamp::NONE), 0x7c);
+        assert_eq!(f32_to_f16(65_520.0, Rounding::Nearest, Clamp::NONE), 0x7c00);
+        assert_eq!(f32_to_f16(65_519.9, Rounding::Nearest, Clamp::NONE), 0x7bff);
+        assert_eq!(f32_to_f16(1e9, Rounding::Zero, Clamp::NONE), 0x7bff);
+        assert_eq!(f32_to_f16(f32::INFINITY, Rounding::Zero, Clamp::NONE), 0x7c00);
+        assert_eq!(f32_to_f16(-1e9, Rounding::Up, Clamp::NONE), 0xfbff);
+        assert_eq!(f32_to_bf16(f32::MAX, Rounding::Nearest, Clamp::NONE), 0x7f80);
+        assert_eq!(f32_to_bf16(f32::MAX, Rounding::Nearest, satfinite), 0x7f7f);
+        assert_eq!(f32_to_bf16(f32::NAN, Rounding::Zero, Clamp::NONE), 0x7fff);
+        assert_eq!(f32_to_tf32(f32::NAN, Rounding::NearestAway, Clamp::NONE), 0x7fff_ffff);
+        assert_eq!(f64_to_f32(1e300, Rounding::Nearest, Clamp::NONE), 0x7f80_0000);
+    }
+
+    #[test]
+    fn negative_values_under_relu() {
+        let relu = Clamp { satfinite: true, relu: true };
+        assert_eq!(f32_to_e4m3(-3.0, Rounding::Nearest, relu), 0);
+        assert_eq!(f32_to_bf16(f32::NEG_INFINITY, Rounding::Nearest, relu), 0);
+        assert_eq!(f32_to_f16(2.0, Rounding::Nearest, relu), 0x4000);
+        assert_eq!(f32_to_e5m2(f32::NAN, Rounding::Nearest, relu), 0x7f);
+    }
+
+    #[test]
+    fn nearest_f32_is_the_hosts() {
+        let mut seed = 0x0ddb_1a5e_5bad_5eed;
+        for _ in 0..1_000_000 {
+            let wide = f64::from_bits(random(&mut seed));
+            let ours = f32::from_bits(f64_to_f32(wide, Rounding::Nearest, Clamp::NONE));
+            assert!(ours.to_bits() == (wide as f32).to_bits() || wide.is_nan() && ours.is_nan());
+            // Exponents that F32 has.
+            let near = f64::from(f32::from_bits(random(&mut seed) as u32)) * (1.0 + 1e-9);
+            if !near.is_nan() {
+                assert_eq!(
+                    f64_to_f32(near, Rounding::Nearest, Clamp::NONE),
+                    (near as f32).to_bits(),
+                    "{near:e}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn fp8_widens_to_f16() {
+        for bits in 0..=u8::MAX {
+            let (x, y) = (e4m3_to_f32(bits), f16_to_f32(e4m3_to_f16(bits)));
+            assert!(x == y || x.is_nan() && y.is_nan());
+            let (x, y) = (e5m2_to_f32(bits), f16_to_f32(e5m2_to_f16(bits)));
+            assert!(x == y || x.is_nan() && y.is_nan());
+        }
+    }
+}

@@ -56,80 +56,71 @@ pub(super) const fn place(column: usize) -> usize {
     }
 }
 
-/// An element as the lanes want it.
-#[derive(Clone, Copy)]
-struct Decoded {
-    exponent: i8,
-    significand: u8,
-    negative: bool,
-    specials: Specials,
-}
-
-/// All 256 elements of a format.
-fn table(format: Format) -> [Decoded; 256] {
-    std::array::from_fn(|bits| {
-        let operand = format.decode(bits as u32);
-        let mut specials = Specials::default();
-        specials.note(operand.class);
-        let significand = if specials == Specials::default() { operand.significand as u8 } else { 0 };
-        Decoded {
-            exponent: if significand == 0 { ZERO } else { operand.exponent as i8 },
-            significand,
-            negative: operand.negative,
-            specials,
-        }
-    })
-}
-
-fn pair(low: u16, high: u16) -> u32 {
-    u32::from(low) | u32::from(high) << 16
+/// Exponent and significand of an element; a special one counts as zero and is noted.
+#[inline(always)]
+fn decode<const E4M3: bool>(bits: u8, specials: &mut Specials) -> (i8, u8) {
+    let magnitude = bits & 0x7f;
+    let (biased, fraction, hidden, bias) =
+        if E4M3 { (magnitude >> 3, magnitude & 7, 8, 7) } else { (magnitude >> 2, magnitude & 3, 4, 15) };
+    let infinite = !E4M3 & (magnitude == 0x7c);
+    let nan = if E4M3 { magnitude == 0x7f } else { magnitude > 0x7c };
+    specials.nan |= nan;
+    specials.infinite |= infinite;
+    let significand = if biased == 0 { fraction } else { fraction | hidden };
+    if magnitude == 0 || infinite || nan { (ZERO, 0) } else { (biased.max(1) as i8 - bias, significand) }
 }
 
 impl Row {
-    fn new(elements: impl Iterator<Item = u32>, table: &[Decoded; 256]) -> Row {
+    #[inline(always)]
+    fn new<const E4M3: bool>(elements: &[u8], flip: u8) -> Row {
         let mut row = Row {
             exponents: [0; PAIRS],
             magnitudes: [0; PAIRS],
             signs: [0; PAIRS],
             specials: Specials::default(),
         };
-        let mut decoded = elements.map(|bits| table[bits as usize]);
-        for p in 0..PAIRS {
-            let (Some(x), Some(y)) = (decoded.next(), decoded.next()) else { break };
-            let bytes = u16::from_le_bytes([x.exponent as u8, y.exponent as u8]);
-            row.exponents[p] = pair(bytes, bytes);
-            row.magnitudes[p] = pair(u16::from(x.significand), u16::from(y.significand));
-            let signed = |d: Decoded| {
-                let s = i16::from(d.significand);
-                (if d.negative { -s } else { s }) as u16
-            };
-            row.signs[p] = pair(signed(x), signed(y));
-            for d in [x, y] {
-                row.specials.nan |= d.specials.nan;
-                row.specials.infinite |= d.specials.infinite;
-            }
+        for (p, two) in elements.chunks_exact(2).enumerate() {
+            let (x, y) = (two[0] ^ flip, two[1] ^ flip);
+            let (x_exponent, x_significand) = decode::<E4M3>(x, &mut row.specials);
+            let (y_exponent, y_significand) = decode::<E4M3>(y, &mut row.specials);
+            let signed =
+                |bits: u8, s: u8| (if bits & 0x80 != 0 { -i16::from(s) } else { i16::from(s) }) as u16;
+            row.exponents[p] = u32::from(u16::from_le_bytes([x_exponent as u8, y_exponent as u8])) * 0x1_0001;
+            row.magnitudes[p] = u32::from(x_significand) | u32::from(y_significand) << 16;
+            row.signs[p] = u32::from(signed(x, x_significand)) | u32::from(signed(y, y_significand)) << 16;
         }
         row
     }
 }
 
 impl Strip {
-    fn new(mma: &Mma<'_>, first: usize, table: &[Decoded; 256], shift: u32) -> Strip {
-        // Columns beyond the last are zero.
+    #[inline(always)]
+    fn new<const E4M3: bool>(rows: &[u8], flip: u8, shift: u32) -> Strip {
+        // Columns beyond the last are zero. Element (k, column) goes to pair k / 2, place 2 * column + k % 2.
+        let mut bits = [[0_u8; 2 * WIDTH]; PAIRS];
+        for (column, row) in rows.chunks_exact(K_BYTES).enumerate() {
+            for (p, two) in row.chunks_exact(2).enumerate() {
+                bits[p][2 * column] = two[0] ^ flip;
+                bits[p][2 * column + 1] = two[1] ^ flip;
+            }
+        }
         let mut strip = Strip {
             exponents: [[ZERO; 2 * WIDTH]; PAIRS],
             magnitudes: [[0; 2 * WIDTH]; PAIRS],
             signs: [[1; 2 * WIDTH]; PAIRS],
             specials: Specials::default(),
         };
-        for column in 0..WIDTH.min(mma.n - first) {
-            for (k, bits) in mma.b_row(first + column).enumerate() {
-                let d = table[bits as usize];
-                strip.exponents[k / 2][2 * place(column) + k % 2] = d.exponent;
-                strip.magnitudes[k / 2][2 * column + k % 2] = u16::from(d.significand) << shift;
-                strip.signs[k / 2][2 * column + k % 2] = if d.negative { -1 } else { 1 };
-                strip.specials.nan |= d.specials.nan;
-                strip.specials.infinite |= d.specials.infinite;
+        for (p, bits) in bits.iter().enumerate() {
+            let mut exponents = [0; 2 * WIDTH];
+            for (j, &bits) in bits.iter().enumerate() {
+                let (exponent, significand) = decode::<E4M3>(bits, &mut strip.specials);
+                exponents[j] = exponent;
+                strip.magnitudes[p][j] = u16::from(significand) << shift;
+                strip.signs[p][j] = 1 - i16::from(bits >> 7) * 2;
+            }
+            for column in (0..WIDTH).step_by(4) {
+                let to = 2 * place(column);
+                strip.exponents[p][to..to + 8].copy_from_slice(&exponents[2 * column..2 * column + 8]);
             }
         }
         strip
@@ -137,19 +128,34 @@ impl Strip {
 }
 
 pub(super) fn run<A: Accumulator>(mma: &Mma<'_>, host: Host, acc: &mut [A]) {
-    let a_table = table(mma.a_format);
-    let b_table = table(mma.b_format);
-    let fraction = mma.a_format.fraction_bits() + mma.b_format.fraction_bits();
-    let rows: Vec<Row> = (0..mma.m).map(|i| Row::new(mma.a_row(i), &a_table)).collect();
-    // Products come out with one bit more than 13 fraction bits, so that every right shift is at least one.
-    let strips: Vec<Strip> =
-        (0..mma.n).step_by(WIDTH).map(|first| Strip::new(mma, first, &b_table, 14 - fraction)).collect();
     match host {
-        Host::Portable => sweep(mma, &Portable, &rows, &strips, acc),
+        Host::Portable => lay_and_sweep(mma, &Portable, acc),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: this host was chosen because it has AVX2.
-        Host::Avx2 => unsafe { avx2::run(mma, &rows, &strips, acc) },
+        Host::Avx2 => unsafe { avx2::run(mma, acc) },
     }
+}
+
+#[inline(always)]
+fn lay_and_sweep<A: Accumulator>(
+    mma: &Mma<'_>,
+    path: &impl Path<WIDTH, Row = Row, Strip = Strip>,
+    acc: &mut [A],
+) {
+    let flip = |negate: bool| if negate { 0x80 } else { 0 };
+    let rows = mma.a.chunks_exact(K_BYTES);
+    let rows: Vec<Row> = match mma.a_format {
+        Format::E4M3 => rows.map(|row| Row::new::<true>(row, flip(mma.negate_a))).collect(),
+        _ => rows.map(|row| Row::new::<false>(row, flip(mma.negate_a))).collect(),
+    };
+    // Products come out with one bit more than 13 fraction bits, so that every right shift is at least one.
+    let shift = 14 - mma.a_format.fraction_bits() - mma.b_format.fraction_bits();
+    let strips = mma.b.chunks(WIDTH * K_BYTES);
+    let strips: Vec<Strip> = match mma.b_format {
+        Format::E4M3 => strips.map(|rows| Strip::new::<true>(rows, flip(mma.negate_b), shift)).collect(),
+        _ => strips.map(|rows| Strip::new::<false>(rows, flip(mma.negate_b), shift)).collect(),
+    };
+    sweep(mma, path, &rows, &strips, acc);
 }
 
 struct Portable;

@@ -3,15 +3,15 @@
 use std::arch::x86_64::*;
 
 use super::super::Mma;
-use super::super::sweep::{Accumulator, Path, Specials, sweep};
-use super::{LOWEST, PAIRS, Row, Strip, WIDTH};
+use super::super::sweep::{Accumulator, Path, Specials};
+use super::{LOWEST, PAIRS, Row, Strip, WIDTH, lay_and_sweep};
 
 /// Exists only inside [`run`], on a host with AVX2.
 struct Avx2;
 
 #[target_feature(enable = "avx2")]
-pub(super) fn run<A: Accumulator>(mma: &Mma<'_>, rows: &[Row], strips: &[Strip], acc: &mut [A]) {
-    sweep(mma, &Avx2, rows, strips, acc);
+pub(super) fn run<A: Accumulator>(mma: &Mma<'_>, acc: &mut [A]) {
+    lay_and_sweep(mma, &Avx2, acc);
 }
 
 impl Path<WIDTH> for Avx2 {

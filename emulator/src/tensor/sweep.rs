@@ -9,7 +9,7 @@
 
 use super::{Format, Mma, model};
 use crate::convert::{self, Clamp, Rounding};
-use model::{Block, Class};
+use model::Block;
 
 /// Exponent of "no term": below every exponent that occurs, far enough from the edge of binary64 to be scaled by.
 pub(super) const NONE: i32 = -600;
@@ -63,13 +63,6 @@ impl Accumulator for u16 {
 pub(super) struct Specials {
     pub nan: bool,
     pub infinite: bool,
-}
-
-impl Specials {
-    pub fn note(&mut self, class: Class) {
-        self.nan |= class == Class::Nan;
-        self.infinite |= class == Class::Infinite;
-    }
 }
 
 /// A way to compute the products of a row of A with a strip of W columns.

@@ -5,7 +5,7 @@
 //! pre-shifted so that one 16 × 16-bit multiplication yields the aligned product.
 
 use super::sweep::{Accumulator, Path, Specials, sweep};
-use super::{Format, Host, Mma};
+use super::{Format, Host, K_BYTES, Mma};
 
 /// Columns of a strip.
 pub(super) const WIDTH: usize = 8;
@@ -31,77 +31,137 @@ pub(super) struct Strip {
     specials: Specials,
 }
 
-/// How far the significands of A and of B are shifted: together from 2m to 25 fraction bits, each within 15 bits.
-fn shifts(format: Format) -> (u32, u32) {
-    match format {
-        Format::BF16 => (4, 7),
-        _ => (1, 4),
-    }
+/// A format's exponent and fraction bits, the unused low bits of an element, and how far the significands of A and of B are shifted:
+/// together from 2m to 25 fraction bits, each within 15 bits.
+trait Layout {
+    const EXPONENT: u32;
+    const FRACTION: u32;
+    const UNUSED: u32;
+    const A_SHIFT: u32;
+    const B_SHIFT: u32;
 }
 
-/// Exponent and shifted, signed significand as a zero-extended half-word.
-fn decode(format: Format, bits: u32, shift: u32, specials: &mut Specials) -> (i32, i32) {
-    let operand = format.decode(bits);
-    let mut own = Specials::default();
-    own.note(operand.class);
-    if own != Specials::default() || operand.significand == 0 {
-        specials.nan |= own.nan;
-        specials.infinite |= own.infinite;
-        return (ZERO, 0);
+struct F16;
+impl Layout for F16 {
+    const EXPONENT: u32 = 5;
+    const FRACTION: u32 = 10;
+    const UNUSED: u32 = 0;
+    const A_SHIFT: u32 = 1;
+    const B_SHIFT: u32 = 4;
+}
+
+struct Bf16;
+impl Layout for Bf16 {
+    const EXPONENT: u32 = 8;
+    const FRACTION: u32 = 7;
+    const UNUSED: u32 = 0;
+    const A_SHIFT: u32 = 4;
+    const B_SHIFT: u32 = 7;
+}
+
+struct Tf32;
+impl Layout for Tf32 {
+    const EXPONENT: u32 = 8;
+    const FRACTION: u32 = 10;
+    const UNUSED: u32 = 13;
+    const A_SHIFT: u32 = 1;
+    const B_SHIFT: u32 = 4;
+}
+
+/// Exponent and shifted, signed significand as a zero-extended half-word; a special element counts as zero and is noted.
+#[inline(always)]
+fn decode<L: Layout>(bits: u32, shift: u32, specials: &mut Specials) -> (i32, i32) {
+    let bits = bits >> L::UNUSED;
+    let top = (1 << L::EXPONENT) - 1;
+    let biased = (bits >> L::FRACTION & top) as i32;
+    let fraction = (bits & ((1 << L::FRACTION) - 1)) as i32;
+    let special = biased == top as i32;
+    specials.nan |= special & (fraction != 0);
+    specials.infinite |= special & (fraction == 0);
+    let significand = if biased == 0 { fraction } else { fraction | 1 << L::FRACTION };
+    let negative = bits >> (L::FRACTION + L::EXPONENT) & 1 == 1;
+    let signed = (if negative { -significand } else { significand }) << shift & 0xffff;
+    let exponent = biased.max(1) - ((1 << (L::EXPONENT - 1)) - 1);
+    if special | (significand == 0) { (ZERO, 0) } else { (exponent, signed) }
+}
+
+#[inline(always)]
+fn element(bytes: &[u8], at: usize, size: usize, flip: u32) -> u32 {
+    let bits = match size {
+        2 => u32::from(u16::from_le_bytes([bytes[2 * at], bytes[2 * at + 1]])),
+        _ => u32::from_le_bytes([bytes[4 * at], bytes[4 * at + 1], bytes[4 * at + 2], bytes[4 * at + 3]]),
+    };
+    bits ^ flip
+}
+
+#[inline(always)]
+fn lay_and_sweep<L: Layout, A: Accumulator>(
+    mma: &Mma<'_>,
+    path: &impl Path<WIDTH, Row = Row, Strip = Strip>,
+    acc: &mut [A],
+) {
+    let size = if L::UNUSED == 0 { 2 } else { 4 };
+    let k = K_BYTES / size;
+    let flip = |negate: bool| if negate { mma.a_format.sign_bit() } else { 0 };
+    let (a_flip, b_flip) = (flip(mma.negate_a), flip(mma.negate_b));
+    let mut rows = Vec::with_capacity(mma.m);
+    for bytes in mma.a.chunks_exact(K_BYTES) {
+        let mut row = Row { k, exponents: [ZERO; K], significands: [0; K], specials: Specials::default() };
+        for at in 0..k {
+            let bits = element(bytes, at, size, a_flip);
+            (row.exponents[at], row.significands[at]) = decode::<L>(bits, L::A_SHIFT, &mut row.specials);
+        }
+        rows.push(row);
     }
-    let magnitude = (operand.significand << shift) as i16;
-    let signed = if operand.negative { -magnitude } else { magnitude };
-    (operand.exponent, i32::from(signed as u16))
+    let mut strips = Vec::with_capacity(mma.n.div_ceil(WIDTH));
+    for columns in mma.b.chunks(WIDTH * K_BYTES) {
+        let mut bits = [[0; WIDTH]; K];
+        for (column, bytes) in columns.chunks_exact(K_BYTES).enumerate() {
+            for (at, bits) in bits.iter_mut().enumerate().take(k) {
+                bits[column] = element(bytes, at, size, b_flip);
+            }
+        }
+        let mut strip = Strip {
+            exponents: [[ZERO; WIDTH]; K],
+            significands: [[0; WIDTH]; K],
+            specials: Specials::default(),
+        };
+        for (at, bits) in bits.iter().enumerate().take(k) {
+            for (column, &bits) in bits.iter().enumerate() {
+                (strip.exponents[at][column], strip.significands[at][column]) =
+                    decode::<L>(bits, L::B_SHIFT, &mut strip.specials);
+            }
+        }
+        strips.push(strip);
+    }
+    sweep(mma, path, &rows, &strips, acc);
+}
+
+#[inline(always)]
+fn any_format<A: Accumulator>(
+    mma: &Mma<'_>,
+    path: &impl Path<WIDTH, Row = Row, Strip = Strip>,
+    acc: &mut [A],
+) {
+    match mma.a_format {
+        Format::F16 => lay_and_sweep::<F16, A>(mma, path, acc),
+        Format::BF16 => lay_and_sweep::<Bf16, A>(mma, path, acc),
+        _ => lay_and_sweep::<Tf32, A>(mma, path, acc),
+    }
 }
 
 pub(super) fn run<A: Accumulator>(mma: &Mma<'_>, host: Host, acc: &mut [A]) {
-    let (a_shift, b_shift) = shifts(mma.a_format);
-    let rows: Vec<Row> = (0..mma.m)
-        .map(|i| {
-            let mut row =
-                Row { k: mma.k(), exponents: [ZERO; K], significands: [0; K], specials: Specials::default() };
-            for (k, bits) in mma.a_row(i).enumerate() {
-                (row.exponents[k], row.significands[k]) =
-                    decode(mma.a_format, bits, a_shift, &mut row.specials);
-            }
-            row
-        })
-        .collect();
-    let strips: Vec<Strip> = (0..mma.n)
-        .step_by(WIDTH)
-        .map(|first| {
-            let mut strip = Strip {
-                exponents: [[ZERO; WIDTH]; K],
-                significands: [[0; WIDTH]; K],
-                specials: Specials::default(),
-            };
-            for column in 0..WIDTH.min(mma.n - first) {
-                for (k, bits) in mma.b_row(first + column).enumerate() {
-                    (strip.exponents[k][column], strip.significands[k][column]) =
-                        decode(mma.b_format, bits, b_shift, &mut strip.specials);
-                }
-            }
-            strip
-        })
-        .collect();
     match host {
-        Host::Portable => sweep(mma, &Lanes, &rows, &strips, acc),
+        Host::Portable => any_format(mma, &Portable, acc),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: this host was chosen because it has AVX2.
-        Host::Avx2 => unsafe { avx2(mma, &rows, &strips, acc) },
+        Host::Avx2 => unsafe { avx2::run(mma, acc) },
     }
 }
 
-/// The same source, compiled for AVX2: its loops vectorise as they stand.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn avx2<A: Accumulator>(mma: &Mma<'_>, rows: &[Row], strips: &[Strip], acc: &mut [A]) {
-    sweep(mma, &Lanes, rows, strips, acc);
-}
+struct Portable;
 
-struct Lanes;
-
-impl Path<WIDTH> for Lanes {
+impl Path<WIDTH> for Portable {
     const FRACTION: u32 = 25;
     const LOWEST: i32 = -252;
     const REACH: i32 = i16::MAX as i32;
@@ -145,3 +205,7 @@ impl Path<WIDTH> for Lanes {
         strip.specials
     }
 }
+
+#[cfg(target_arch = "x86_64")]
+#[path = "wide_avx2.rs"]
+mod avx2;

@@ -211,5 +211,4 @@ impl Path<WIDTH> for Portable {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[path = "fp8_avx2.rs"]
 mod avx2;

@@ -207,5 +207,4 @@ impl Path<WIDTH> for Portable {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[path = "wide_avx2.rs"]
 mod avx2;

@@ -1,0 +1,259 @@
+//! A linear layer in FP8, end to end: `y = x · weightᵀ`.
+//!
+//! Quantises the activations (a scale for each row and 128 columns) and the weight (a scale for each 128×128 block) on the
+//! device, multiplies them there, and compares the result with the product in F64. Runs on a Hopper GPU or, without one,
+//! on the emulator, and says which. What to copy is in `device.rs`.
+//!
+//! ```text
+//! cargo run --release --example fp8_linear
+//! cargo run --release --example fp8_linear -- --weights model.safetensors --tensor NAME --rows 64
+//! ```
+
+mod check;
+mod device;
+mod layer;
+mod options;
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hadal::gemm::reference::calc_diff;
+use hadal::{Device, bf16, gemm};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use device::Computed;
+use layer::Layer;
+use options::{Options, Source};
+
+/// What `calc_diff` may be against the F64 product of `x` and `weight` as they were given …
+const MOST_UNQUANTIZED: f64 = 1e-3;
+/// … and against that of their quantised values.
+const MOST_QUANTIZED: f64 = 1e-5;
+
+/// Why there is no result: the command line (exit code 2), or everything else (1).
+enum Failure {
+    Usage(String),
+    Failed(String),
+}
+
+impl From<hadal::Error> for Failure {
+    fn from(error: hadal::Error) -> Failure {
+        Failure::Failed(error.to_string())
+    }
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Summary {
+    device: String,
+    kernel: &'static str,
+    m: usize,
+    n: usize,
+    k: usize,
+    diff_unquantized: f64,
+    diff_quantized: f64,
+    /// What was checked, and held.
+    checks: Vec<String>,
+    /// Warp instructions the device issued; null on a GPU, which does not say.
+    instructions: Option<u64>,
+    seconds: f64,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Options::parse(std::env::args().skip(1)) {
+        Ok(Some(options)) => run(&options),
+        Ok(None) => {
+            let _ = std::io::stdout().write_all(options::USAGE.as_bytes());
+            Ok(())
+        }
+        Err(failure) => Err(failure),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(message)) => {
+            eprintln!("fp8_linear: {message}\n(--help lists the options)");
+            ExitCode::from(2)
+        }
+        Err(Failure::Failed(message)) => {
+            eprintln!("fp8_linear: {message}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<(), Failure> {
+    let start = Instant::now();
+    // A reader that closed the pipe has seen enough, so failures to print are let go.
+    let say = |label: &str, text: &str| {
+        let line = format!("{label:<9} {text}\n");
+        let _ = if options.json {
+            std::io::stderr().write_all(line.as_bytes())
+        } else {
+            std::io::stdout().write_all(line.as_bytes())
+        };
+    };
+    let device = match options.device {
+        Some(spec) => Device::open(spec, "--device asks for it")?,
+        None => Device::open_default()?,
+    };
+    say("device", &format!("{device}, because {}", device.reason()));
+
+    let layer = match &options.source {
+        Source::File { path, tensor } => Layer::load(path, tensor.as_deref())?,
+        Source::Generated { n, k } => Layer::generate(*n, *k, options.seed)?,
+    };
+    let (m, n, k) = (options.rows, layer.n, layer.k);
+    say(
+        "layer",
+        &format!("y[{m}, {n}] = x[{m}, {k}] · weight[{n}, {k}]ᵀ in {}, {}", layer.dtype, layer.about),
+    );
+    let shape = gemm::Shape::new(m, n, k);
+    let plan = gemm::Plan::new(&device, shape, gemm::Options::new())?;
+    say("kernel", plan.kernel());
+    say("", &why(&plan));
+
+    let x = layer::activations(m, k, options.seed)?;
+    let bar = progress(2 * check::steps(n) + STEPS);
+    let (computed, exact) = work(&device, &plan, &x, &layer, &bar)?;
+    bar.set_message("checking");
+    let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
+    let out = || computed.out.iter().map(|y| y.to_f64());
+    let diff_unquantized = calc_diff(out(), exact);
+    let diff_quantized = calc_diff(out(), computed.product_f64([m, n, k], cores, &bar));
+    let bits = computed.quantized_bits(&x, &layer.weight, [m, n, k]);
+    let rows = bits.and_then(|()| computed.output_bits([m, n, k]));
+    bar.finish_and_clear();
+
+    say(
+        "error",
+        &format!(
+            "{diff_unquantized:.2e} against the F64 product of x and weight (calc_diff, at most {MOST_UNQUANTIZED:.0e})"
+        ),
+    );
+    say(
+        "",
+        &format!(
+            "{diff_quantized:.2e} against the F64 product of their quantised values (at most {MOST_QUANTIZED:.0e})"
+        ),
+    );
+    let rows = rows.map_err(|why| Failure::Failed(format!("the result is wrong: {why}")))?;
+    for (diff, most, against) in
+        [(diff_unquantized, MOST_UNQUANTIZED, "unquantised"), (diff_quantized, MOST_QUANTIZED, "quantised")]
+    {
+        if diff.is_nan() || diff >= most {
+            let got = format!("calc_diff against the {against} product is {diff:.2e}");
+            return Err(Failure::Failed(format!("the result is wrong: {got}, expected below {most:.0e}")));
+        }
+    }
+    let (mut checks, instructions) = machine(&device)?;
+    checks.push("quantised values equal the reference".into());
+    checks.push(format!("{rows} rows of the output equal the reference"));
+    checks.push(format!("diff_unquantized < {MOST_UNQUANTIZED:.0e}"));
+    checks.push(format!("diff_quantized < {MOST_QUANTIZED:.0e}"));
+    say("checks", &format!("passed: {}", checks.join(", ")));
+    say(
+        "work",
+        &instructions.map_or("a GPU does not count".into(), |i| format!("{i} warp instructions issued")),
+    );
+    let seconds = start.elapsed().as_secs_f64();
+    say("time", &format!("{seconds:.1} s of wall time, checks of the result included"));
+
+    if options.json {
+        let (device, kernel) = (device.to_string(), plan.kernel());
+        let summary = Summary {
+            device,
+            kernel,
+            m,
+            n,
+            k,
+            diff_unquantized,
+            diff_quantized,
+            checks,
+            instructions,
+            seconds,
+        };
+        let text = serde_json::to_string(&summary).expect("numbers, strings and lists of strings are JSON");
+        let _ = writeln!(std::io::stdout(), "{text}");
+    }
+    Ok(())
+}
+
+/// The device's part, and meanwhile on the other cores the F64 product of what was given.
+fn work(
+    device: &Device,
+    plan: &gemm::Plan,
+    x: &[bf16],
+    layer: &Layer,
+    bar: &ProgressBar,
+) -> Result<(Computed, Vec<f64>), Failure> {
+    let stream = device.new_stream()?;
+    let others = thread::available_parallelism().map_or(1, |cores| cores.get().max(2) - 1);
+    let shape = [plan.shape().m(), plan.shape().n(), plan.shape().k()];
+    thread::scope(|scope| {
+        let exact = scope.spawn(|| {
+            let x: Vec<f64> = x.iter().map(|x| x.to_f64()).collect();
+            let row = |row: usize| layer.weight[row * layer.k..][..layer.k].iter().map(|&w| w as f64);
+            check::product_f64(shape, &x, &row, others, bar)
+        });
+        let computed = device::compute(plan, &stream, x, layer, |step| {
+            bar.set_message(step);
+            bar.inc(1);
+        })?;
+        Ok((computed, exact.join().expect("adding numbers does not panic")))
+    })
+}
+
+/// Steps of [`device::compute`].
+const STEPS: u64 = 3;
+
+/// A bar on stderr that shows itself after a second, if that is a terminal.
+fn progress(steps: u64) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::hidden());
+    let style = ProgressStyle::with_template("{elapsed:>4} [{bar:40}] {percent:>3} % {msg}");
+    bar.set_style(style.expect("the template is well formed").progress_chars("=> "));
+    let late = bar.clone();
+    thread::spawn(move || {
+        thread::sleep(Duration::from_secs(1));
+        if !late.is_finished() {
+            late.set_draw_target(ProgressDrawTarget::stderr());
+            late.enable_steady_tick(Duration::from_millis(200));
+        }
+    });
+    bar
+}
+
+/// The cost model's reason in a line.
+fn why(plan: &gemm::Plan) -> String {
+    let (chosen, candidates) = (plan.explain().chosen(), plan.explain().candidates());
+    let tile = |e: &gemm::Estimate| format!("{}x{}", e.tile.0, e.tile.1);
+    let waves = if chosen.waves == 1 { "wave" } else { "waves" };
+    let (tiles, cycles) = (chosen.tiles, chosen.cycles);
+    let mut text =
+        format!("{tiles} tiles of {} in {} {waves}, {cycles} modelled cycles", tile(chosen), chosen.waves);
+    if let Some(next) = candidates.get(1) {
+        text += &format!("; the next best, {}, {}", tile(next), next.cycles);
+    }
+    text
+}
+
+/// What the emulator checked while it ran, and the instructions it issued. Nothing, on a GPU.
+fn machine(device: &Device) -> Result<(Vec<String>, Option<u64>), Failure> {
+    #[cfg(feature = "emulator")]
+    if let Some(machine) = device.emulated() {
+        if let Some(report) = machine.reports().first() {
+            return Err(Failure::Failed(format!("the emulator has found something: {report}")));
+        }
+        let on = machine.config().checks;
+        let mut checks = vec!["bounds", "alignment", "barriers", "deadlock"];
+        checks.extend(on.uninitialised.then_some("memory read before written"));
+        checks.extend(on.registers.then_some("registers read before written"));
+        checks.extend(on.wgmma.then_some("registers of unfinished wgmmas"));
+        checks.extend(on.bulk_source.then_some("sources of unfinished bulk copies"));
+        return Ok((checks.into_iter().map(str::to_owned).collect(), Some(machine.counters().instructions)));
+    }
+    let _ = device;
+    Ok((Vec::new(), None))
+}

@@ -234,7 +234,9 @@ fn special_values_are_data() {
 fn no_rows_launch_nothing() {
     let (device, stream) = device(0);
     check(&device, &stream, &Case::new([0, 128, 128], DType::BF16));
-    assert_eq!(device.emulated().unwrap().counters().launches, 0);
+    if let Some(emulated) = device.emulated() {
+        assert_eq!(emulated.counters().launches, 0);
+    }
 }
 
 #[test]
@@ -245,9 +247,11 @@ fn the_budget_of_sms_is_kept() {
         &stream,
         &Case { sms: 3, tile: Some((64, 64)), ..Case::new([200, 264, 256], DType::BF16) },
     );
-    let counters = device.emulated().unwrap().counters();
-    assert!(counters.sms_used <= 3, "used {}", counters.sms_used);
-    assert_eq!(counters.blocks, 6);
+    if let Some(emulated) = device.emulated() {
+        let counters = emulated.counters();
+        assert!(counters.sms_used <= 3, "used {}", counters.sms_used);
+        assert_eq!(counters.blocks, 6);
+    }
 }
 
 /// A row's bits do not depend on its batch, its batchmates, the tile or the SMs.

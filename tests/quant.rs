@@ -209,7 +209,9 @@ fn nothing_to_do_launches_nothing() {
     let (device, stream) = device(0);
     check(&device, &stream, &Case::new(0, 128, DType::BF16, false));
     check(&device, &stream, &Case::new(5, 0, DType::BF16, true));
-    assert_eq!(device.emulated().unwrap().counters().launches, 0);
+    if let Some(emulated) = device.emulated() {
+        assert_eq!(emulated.counters().launches, 0);
+    }
 }
 
 #[test]
@@ -217,7 +219,9 @@ fn the_budget_of_sms_is_kept() {
     let (device, stream) = device(0);
     check(&device, &stream, &Case { sms: 2, ..Case::new(64, 400, DType::BF16, false) });
     // Two runs of sixteen blocks: eight for each SM.
-    assert_eq!(device.emulated().unwrap().counters().blocks, 32);
+    if let Some(emulated) = device.emulated() {
+        assert_eq!(emulated.counters().blocks, 32);
+    }
 }
 
 fn a_case() -> impl Strategy<Value = Case> {

@@ -17,7 +17,7 @@ pub mod report;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod sass;
-#[cfg(any(feature = "cli", test))]
+#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod scan;
 pub mod table;

@@ -1,6 +1,6 @@
 //! Number formats: exact conversions between F32/F64 and the narrow formats of the tensor cores.
 //!
-//! Narrowing goes through one integer routine ([`narrow`]): take the binary64 apart, align its significand to the target's
+//! Narrowing goes through one integer routine (`narrow`): take the binary64 apart, align its significand to the target's
 //! grid, round the discarded bits by the chosen rule, and put the result together; no floating-point operation takes part,
 //! so the host's rounding mode and flush settings do not matter. Every format narrower than binary64 converts *to* binary64
 //! exactly, which makes one routine enough and spares double rounding.

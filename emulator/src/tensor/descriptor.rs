@@ -134,7 +134,7 @@ impl SharedDescriptor {
         }
     }
 
-    /// Collects an operand as [`super::mma`] wants it: `rows` × 32 bytes, K contiguous. `read` returns the 16 bytes at a
+    /// Collects an operand as [`super::Mma`] wants it: `rows` × 32 bytes, K contiguous. `read` returns the 16 bytes at a
     /// shared-memory address.
     pub fn gather(
         &self,

@@ -507,6 +507,12 @@ fn what_could_exhaust_the_host_is_refused() {
     refused(&format!("add{} r0, r0, r0;", ".u32".repeat(100_000)));
     refused(".shared .b8 big[0xffffffffffffffff];");
     refused(".local .b64 big[0x7fffffff][0x7fffffff];");
+    let mut text = String::from(".version 8.0 .target sm_90a .address_size 64 .func f0() {}");
+    for i in 1..23 {
+        text += &format!(".func f{i}() {{ call f{0}; call f{0}; }}", i - 1);
+    }
+    text += ".entry k() { call f22; }";
+    assert!(Module::parse("calls.ptx", &text).is_err_and(|e| e.message().contains("statements")));
     // A range costs what is used of it.
     let module =
         module(".reg .b32 many<4000000000>; mov.u32 many3999999999, 0;").unwrap_or_else(|e| panic!("{e}"));

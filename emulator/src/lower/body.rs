@@ -19,6 +19,8 @@ use super::{special, types};
 
 /// Most instructions of one kernel once its functions are expanded.
 const MAX_CODE: usize = 1 << 21;
+/// Most statements walked for one kernel: calls of calls could otherwise multiply without an instruction to show for it.
+const MAX_STATEMENTS: usize = 1 << 22;
 
 /// The state of the walk through one kernel.
 pub(super) struct Body<'a> {
@@ -37,6 +39,8 @@ pub(super) struct Body<'a> {
     loc: Option<(u32, u32)>,
     /// Functions being expanded: the label each returns to.
     pub returns: Vec<usize>,
+    /// Statements walked so far.
+    walked: usize,
 }
 
 /// Lowers one `.entry`.
@@ -59,6 +63,7 @@ pub(super) fn kernel<'a>(
         guard: None,
         loc: None,
         returns: Vec::new(),
+        walked: 0,
     };
     body.scopes.push();
     let mut region = Region::EMPTY;
@@ -194,6 +199,12 @@ impl<'a> Body<'a> {
 
     /// Walks a block in a scope of its own.
     pub(super) fn block(&mut self, block: &'a Block<'a>) -> Result<()> {
+        self.walked += block.statements.len() + 1;
+        if self.walked > MAX_STATEMENTS {
+            let message =
+                format!("more than {MAX_STATEMENTS} statements in one kernel and the functions it calls");
+            return Error::err(block.end, message);
+        }
         self.scopes.push();
         for statement in &block.statements {
             match statement {

@@ -1,7 +1,7 @@
 //! Syntax tree to typed module.
 //!
-//! One file per concern: [`constant`] folds expressions, [`scope`] knows names, [`layout`] places variables, [`body`] walks a
-//! kernel's statements, [`operand`] and [`modifiers`] are what the instruction families share, and one file per family
+//! One file per concern: `constant` folds expressions, `scope` knows names, `layout` places variables, `body` walks a
+//! kernel's statements, `operand` and `modifiers` are what the instruction families share, and one file per family
 //! says which modifiers and operands each opcode takes and what it becomes in [`crate::ir`]. Everything a family does not name
 //! is an error at the place where it stands.
 //!

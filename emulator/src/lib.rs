@@ -5,10 +5,12 @@
 //! wrong comes back as a [`Report`] that names the line, the warp, the lanes, the address and the other party.
 
 pub mod convert;
+mod exec;
 pub mod ir;
 pub mod lower;
 pub mod machine;
 pub mod mbarrier;
+mod memory;
 pub mod ptx;
 pub mod report;
 pub mod tensor;

@@ -1,14 +1,34 @@
-//! The machine.
+//! The machine: devices with memories and SMs, modules, streams, and the calls a driver would make.
+//!
+//! Everything runs on the calling thread and only inside [`Machine::synchronize`] and [`Machine::query`]; between two calls
+//! nothing moves. A fault stops the machine as an error does a CUDA context: it comes back from every call until
+//! [`Machine::reset`].
+
+pub(crate) mod block;
 mod config;
 mod counters;
+mod launch;
+pub(crate) mod program;
+pub(crate) mod rng;
+mod scheduler;
+pub(crate) mod system;
+pub(crate) mod warp;
 
 pub use config::{Checks, Completion, DeviceConfig, MachineConfig, Schedule, SharedPlacement};
 pub use counters::{Counters, InstructionClass};
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::ir;
+use crate::memory::Trouble;
+use crate::memory::global::GlobalMemory;
 use crate::report::{Fault, MachineError, Report};
+use block::Block;
+use launch::Sm;
+use program::Program;
+use rng::Rng;
+use system::System;
 
 /// A module loaded on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,86 +59,270 @@ pub struct Launch {
     pub registers: Option<u32>,
 }
 
+/// A module on a device.
+#[derive(Debug)]
+struct Loaded {
+    device: usize,
+    module: Arc<ir::Module>,
+    globals: Arc<[u64]>,
+    /// By kernel; made when first launched.
+    programs: Vec<Option<Arc<Program>>>,
+}
+
+/// A stream: the grids that have not ended, oldest first.
+#[derive(Debug)]
+struct Stream {
+    device: usize,
+    queue: VecDeque<usize>,
+}
+
 /// Devices, their memory and their streams.
+#[derive(Debug)]
 pub struct Machine {
-    config: MachineConfig,
+    sys: System,
+    /// By device.
+    sms: Vec<Vec<Sm>>,
+    /// Resident blocks of all devices.
+    blocks: Vec<Option<Box<Block>>>,
+    streams: Vec<Stream>,
+    modules: Vec<Loaded>,
+    grids: usize,
     reports: Vec<Report>,
+    fault: Option<Fault>,
+    /// Passes since anything but polling happened.
+    idle: u32,
+    /// Time-outs since anything happened.
+    time_outs: u32,
 }
 
 impl Machine {
     /// A machine with empty memories.
     pub fn new(config: MachineConfig) -> Machine {
-        Machine { config, reports: Vec::new() }
+        let devices = config.devices.len();
+        Machine {
+            sms: config.devices.iter().map(|d| scheduler::empty_sms(d.sms)).collect(),
+            blocks: Vec::new(),
+            streams: Vec::new(),
+            modules: Vec::new(),
+            grids: 0,
+            reports: Vec::new(),
+            fault: None,
+            idle: 0,
+            time_outs: 0,
+            sys: System {
+                global: GlobalMemory::new(devices),
+                counters: vec![Counters::default(); devices],
+                rng: Rng::new(config.seed),
+                progress: 0,
+                clock: 0,
+                limit: u64::MAX,
+                limit_size: 0,
+                time_out: false,
+                grids: HashMap::new(),
+                scratch: Default::default(),
+                config,
+            },
+        }
     }
 
-    /// Allocates device memory; its bytes count as never written.
-    pub fn alloc(&mut self, _device: usize, _bytes: u64, _align: u64) -> Result<u64, MachineError> {
-        unimplemented!()
+    fn device(&self, device: usize) -> Result<&DeviceConfig, MachineError> {
+        self.sys
+            .config
+            .devices
+            .get(device)
+            .ok_or_else(|| MachineError::NoSuch { what: "device", name: device.to_string() })
     }
 
-    /// Frees an allocation.
-    pub fn free(&mut self, _address: u64) -> Result<(), MachineError> {
-        unimplemented!()
+    /// Allocates device memory; its bytes count as never written. `align` is a power of two; 256 at least is given.
+    pub fn alloc(&mut self, device: usize, bytes: u64, align: u64) -> Result<u64, MachineError> {
+        let capacity = self.device(device)?.memory_bytes;
+        if !align.is_power_of_two() || align > 1 << 30 {
+            return Err(MachineError::InvalidArgument {
+                argument: "align",
+                expected: "a power of two up to 2^30".into(),
+                got: align.to_string(),
+            });
+        }
+        let available = capacity.saturating_sub(self.sys.global.used(device));
+        if bytes > available {
+            return Err(MachineError::OutOfMemory { requested: bytes, available });
+        }
+        Ok(self.sys.global.alloc(device, bytes, align))
+    }
+
+    /// Frees an allocation. Its addresses are never given out again.
+    pub fn free(&mut self, address: u64) -> Result<(), MachineError> {
+        if self.sys.global.free(address) {
+            Ok(())
+        } else {
+            Err(MachineError::BadAddress { address, bytes: 0 })
+        }
     }
 
     /// Host to device.
-    pub fn write(&mut self, _address: u64, _bytes: &[u8]) -> Result<(), MachineError> {
-        unimplemented!()
+    pub fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), MachineError> {
+        let len = bytes.len() as u64;
+        let to = self
+            .sys
+            .global
+            .write(address, len)
+            .map_err(|_| MachineError::BadAddress { address, bytes: len })?;
+        to.copy_from_slice(bytes);
+        Ok(())
     }
 
-    /// Device to host.
-    pub fn read(&self, _address: u64, _bytes: &mut [u8]) -> Result<(), MachineError> {
-        unimplemented!()
+    /// Device to host. Bytes that were never written come back as zeros.
+    pub fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MachineError> {
+        let len = bytes.len() as u64;
+        match self.sys.global.read(address, len, false) {
+            Ok(from) => {
+                bytes.copy_from_slice(from);
+                Ok(())
+            }
+            Err(Trouble::OutOfBounds | Trouble::Uninitialised(_)) => {
+                Err(MachineError::BadAddress { address, bytes: len })
+            }
+        }
     }
 
     /// Sets `len` bytes.
-    pub fn fill(&mut self, _address: u64, _byte: u8, _len: u64) -> Result<(), MachineError> {
-        unimplemented!()
+    pub fn fill(&mut self, address: u64, byte: u8, len: u64) -> Result<(), MachineError> {
+        let to = self
+            .sys
+            .global
+            .write(address, len)
+            .map_err(|_| MachineError::BadAddress { address, bytes: len })?;
+        to.fill(byte);
+        Ok(())
     }
 
-    /// Loads a module: places its global variables, prepares its kernels.
-    pub fn load_module(
-        &mut self,
-        _device: usize,
-        _module: Arc<ir::Module>,
-    ) -> Result<ModuleId, MachineError> {
-        unimplemented!()
+    /// Were all these bytes written, by the host or by a kernel?
+    pub fn is_written(&self, address: u64, len: u64) -> Result<bool, MachineError> {
+        match self.sys.global.read(address, len, true) {
+            Ok(_) => Ok(true),
+            Err(Trouble::Uninitialised(_)) => Ok(false),
+            Err(Trouble::OutOfBounds) => Err(MachineError::BadAddress { address, bytes: len }),
+        }
+    }
+
+    /// Loads a module: places and initialises its variables.
+    pub fn load_module(&mut self, device: usize, module: Arc<ir::Module>) -> Result<ModuleId, MachineError> {
+        self.device(device)?;
+        let mut globals = Vec::with_capacity(module.globals.len());
+        for variable in &module.globals {
+            let align = (variable.align.max(1) as u64).next_power_of_two();
+            let address = self.alloc(device, variable.init.len() as u64, align)?;
+            self.write(address, &variable.init)?;
+            if variable.space == ir::Space::Const {
+                self.sys.global.protect(address);
+            }
+            globals.push(address);
+        }
+        let programs = vec![None; module.kernels.len()];
+        self.modules.push(Loaded { device, module, globals: globals.into(), programs });
+        Ok(ModuleId(self.modules.len() as u32 - 1))
     }
 
     /// Address and size of a module's `.global` or `.const` variable.
-    pub fn global(&self, _module: ModuleId, _name: &str) -> Option<(u64, u64)> {
-        unimplemented!()
+    pub fn global(&self, module: ModuleId, name: &str) -> Option<(u64, u64)> {
+        let loaded = self.modules.get(module.0 as usize)?;
+        let at = loaded.module.globals.iter().position(|g| g.name == name)?;
+        Some((loaded.globals[at], loaded.module.globals[at].init.len() as u64))
     }
 
-    /// A new, empty stream.
-    pub fn create_stream(&mut self, _device: usize) -> StreamId {
-        unimplemented!()
+    /// A new, empty stream. A device that does not exist shows at the first launch.
+    pub fn create_stream(&mut self, device: usize) -> StreamId {
+        self.streams.push(Stream { device, queue: VecDeque::new() });
+        StreamId(self.streams.len() as u32 - 1)
     }
 
     /// Validates and enqueues. Nothing runs until something waits.
     pub fn launch(
         &mut self,
-        _stream: StreamId,
-        _module: ModuleId,
-        _entry: &str,
-        _launch: &Launch,
+        stream: StreamId,
+        module: ModuleId,
+        entry: &str,
+        launch: &Launch,
     ) -> Result<(), MachineError> {
-        unimplemented!()
+        if let Some(fault) = &self.fault {
+            return Err(MachineError::Faulted(fault.clone()));
+        }
+        let missing = |what, name: String| MachineError::NoSuch { what, name };
+        let queue =
+            self.streams.get(stream.0 as usize).ok_or_else(|| missing("stream", stream.0.to_string()))?;
+        let device = queue.device;
+        self.device(device)?;
+        let loaded = self
+            .modules
+            .get_mut(module.0 as usize)
+            .filter(|l| l.device == device)
+            .ok_or_else(|| missing("module on this device", module.0.to_string()))?;
+        let index = loaded
+            .module
+            .kernels
+            .iter()
+            .position(|k| k.name == entry)
+            .ok_or_else(|| missing("kernel", entry.to_string()))?;
+        let program = loaded.programs[index]
+            .get_or_insert_with(|| {
+                Arc::new(Program::new(loaded.module.clone(), index, loaded.globals.clone()))
+            })
+            .clone();
+        let id = self.grids;
+        let grid = launch::prepare(&self.sys, id, (stream.0 as usize, device), program, launch)?;
+        self.grids += 1;
+        self.sys.grids.insert(id, grid);
+        self.streams[stream.0 as usize].queue.push_back(id);
+        Ok(())
     }
 
-    /// Runs until the stream is empty.
-    pub fn synchronize(&mut self, _stream: StreamId) -> Result<(), Fault> {
-        unimplemented!()
+    /// Runs until the stream is empty. Grids of other streams go on meanwhile.
+    pub fn synchronize(&mut self, stream: StreamId) -> Result<(), Fault> {
+        self.set_limit();
+        while self.pending(stream) {
+            self.turn()?;
+        }
+        self.fault.clone().map_or(Ok(()), Err)
     }
 
     /// Runs a little; true when the stream is empty.
-    pub fn query(&mut self, _stream: StreamId) -> Result<bool, Fault> {
-        unimplemented!()
+    pub fn query(&mut self, stream: StreamId) -> Result<bool, Fault> {
+        self.set_limit();
+        if self.pending(stream) {
+            self.turn()?;
+        }
+        match &self.fault {
+            Some(fault) => Err(fault.clone()),
+            None => Ok(!self.pending(stream)),
+        }
     }
 
-    /// What a device did.
-    pub fn counters(&self, _device: usize) -> Counters {
-        unimplemented!()
+    fn pending(&self, stream: StreamId) -> bool {
+        self.fault.is_none() && self.streams.get(stream.0 as usize).is_some_and(|s| !s.queue.is_empty())
+    }
+
+    fn set_limit(&mut self) {
+        let limit = self.sys.config.instruction_limit;
+        self.sys.limit = limit.map_or(u64::MAX, |n| self.sys.clock.saturating_add(n));
+        self.sys.limit_size = limit.unwrap_or(u64::MAX);
+    }
+
+    /// One pass of the scheduler; a report becomes the fault.
+    fn turn(&mut self) -> Result<(), Fault> {
+        match self.pass() {
+            Ok(_) => Ok(()),
+            Err(report) => {
+                self.reports.push((*report).clone());
+                let fault = Fault { report };
+                self.fault = Some(fault.clone());
+                Err(fault)
+            }
+        }
+    }
+
+    /// What a device did. Zeros for a device that does not exist.
+    pub fn counters(&self, device: usize) -> Counters {
+        self.sys.counters.get(device).copied().unwrap_or_default()
     }
 
     /// Every finding since the last reset.
@@ -126,13 +330,34 @@ impl Machine {
         &self.reports
     }
 
-    /// Clears a fault, the queues, the reports and the counters. Memory and modules stay.
+    /// Clears a fault, the queues, the reports and the counters, and starts the random numbers over. Memory and modules stay.
     pub fn reset(&mut self) {
-        unimplemented!()
+        self.blocks.clear();
+        self.sys.grids.clear();
+        self.reports.clear();
+        self.fault = None;
+        self.idle = 0;
+        self.time_outs = 0;
+        self.sys.rng = Rng::new(self.sys.config.seed);
+        self.sys.counters.fill(Counters::default());
+        for stream in &mut self.streams {
+            stream.queue.clear();
+        }
+        for (sms, device) in self.sms.iter_mut().zip(&self.sys.config.devices) {
+            *sms = scheduler::empty_sms(device.sms);
+        }
     }
 
     /// The configuration.
     pub fn config(&self) -> &MachineConfig {
-        &self.config
+        &self.sys.config
+    }
+
+    /// Changes schedule, completion, seed or checks between launches. Devices stay as they are.
+    pub fn reconfigure(&mut self, change: impl FnOnce(&mut MachineConfig)) {
+        let devices = self.sys.config.devices.clone();
+        change(&mut self.sys.config);
+        self.sys.config.devices = devices;
+        self.sys.rng = Rng::new(self.sys.config.seed);
     }
 }

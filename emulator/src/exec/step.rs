@@ -1,0 +1,173 @@
+//! Running a warp: choosing its path, checking registers, executing, counting, until it has to wait or give way.
+
+use super::{Core, Flow};
+use crate::machine::Schedule;
+use crate::machine::warp::Wait;
+use crate::report::{Class, Report};
+
+/// Why a warp stopped running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// It used up its turn.
+    Quantum,
+    /// It polls, or was preempted.
+    Yield,
+    /// Every path waits.
+    Blocked,
+    /// Every lane has exited.
+    Exited,
+}
+
+impl Core<'_> {
+    /// Runs the warp for at most `budget` instructions.
+    pub(crate) fn run(&mut self, budget: u32) -> Result<Stop, Box<Report>> {
+        let program = self.program;
+        let code = program.kernel().code.as_slice();
+        let checks = self.sys.config.checks;
+        let track = checks.wgmma && program.has_wgmma;
+        let random = self.sys.config.schedule == Schedule::Random;
+        let regs32 = program.kernel().regs32;
+        if !self.warp.choose() {
+            return Ok(Stop::Blocked);
+        }
+        for _ in 0..budget {
+            let path = &self.warp.paths[self.warp.current];
+            let (pc, resumed, here) = (path.pc, path.resumed, path.mask);
+            let (Some(instr), Some(side)) = (code.get(pc), program.sides.get(pc)) else {
+                self.pc = code.len().saturating_sub(1);
+                return Err(self.report(Class::Unsupported, here, "control runs past the end of the kernel"));
+            };
+            self.pc = pc;
+            let mask = match instr.guard {
+                Some(guard) => here & self.pred(guard),
+                None => here,
+            };
+            if !resumed {
+                self.warp.clock += 1;
+                self.sys.clock += 1;
+                let counters = &mut self.sys.counters[self.block.device];
+                counters.instructions += 1;
+                counters.thread_instructions += mask.count_ones() as u64;
+                counters.by_class[side.class as usize] += 1;
+                if self.sys.clock > self.sys.limit {
+                    return Err(self.report(
+                        Class::InstructionLimit,
+                        here,
+                        format!("stopped after {} warp instructions", self.sys.limit_size),
+                    ));
+                }
+            }
+            let reads = &program.registers[side.reads.start as usize..side.reads.end as usize];
+            let writes = &program.registers[side.writes.start as usize..side.writes.end as usize];
+            if checks.registers {
+                // The guard itself is read by every lane of the path.
+                if let Some(guard) = instr.guard {
+                    let flat = regs32 + program.kernel().regs64 + guard.reg;
+                    if here & !self.warp.written[flat as usize] != 0 {
+                        return Err(self.unwritten(flat, here));
+                    }
+                }
+                for r in reads {
+                    if mask & !self.warp.written[*r as usize] != 0 {
+                        return Err(self.unwritten(*r, mask));
+                    }
+                }
+            }
+            if track && mask != 0 {
+                let now = self.warp.clock;
+                for r in reads.iter().chain(writes) {
+                    if *r < regs32 {
+                        if self.warp.busy[*r as usize] != 0 {
+                            return Err(self.in_flight_report(*r, mask));
+                        }
+                        self.warp.touched[*r as usize] = now;
+                    }
+                }
+            }
+            let flow = if mask == 0 { Flow::Next } else { self.exec(instr, mask)? };
+            let current = self.warp.current;
+            let mut give_way = false;
+            match flow {
+                Flow::Next | Flow::Yield => {
+                    for r in writes {
+                        self.warp.written[*r as usize] |= mask;
+                    }
+                    let path = &mut self.warp.paths[current];
+                    path.pc = pc + 1;
+                    path.resumed = false;
+                    path.arrived = None;
+                    if flow == Flow::Yield {
+                        path.yielded = true;
+                        give_way = self.warp.paths.iter().all(|p| p.yielded || p.wait.is_some());
+                    }
+                }
+                Flow::Jump(target) => {
+                    let path = &mut self.warp.paths[current];
+                    path.pc = target;
+                    path.resumed = false;
+                }
+                Flow::Rearranged => {
+                    if self.warp.paths.is_empty() {
+                        return Ok(Stop::Exited);
+                    }
+                }
+                Flow::Park(wait) => {
+                    let path = &mut self.warp.paths[current];
+                    path.wait = Some(wait);
+                    path.resumed = true;
+                }
+            }
+            if (self.warp.paths.len() > 1 || matches!(flow, Flow::Park(_) | Flow::Rearranged))
+                && !self.warp.choose()
+            {
+                return Ok(Stop::Blocked);
+            }
+            if give_way {
+                for path in &mut self.warp.paths {
+                    path.yielded = false;
+                }
+                return Ok(Stop::Yield);
+            }
+            if random && side.preempt && self.sys.rng.below(4) == 0 {
+                return Ok(Stop::Yield);
+            }
+        }
+        Ok(Stop::Quantum)
+    }
+
+    #[cold]
+    fn unwritten(&self, flat: u32, mask: u32) -> Box<Report> {
+        let lanes = mask & !self.warp.written[flat as usize];
+        let name = self.program.register_name(flat);
+        self.report(Class::Uninitialised, lanes, format!("register {name} is read and was never written"))
+    }
+
+    /// Wakes the paths whose wait is over. True if any path can run.
+    pub(crate) fn wake(&mut self) -> Result<bool, Box<Report>> {
+        let mut any = false;
+        for i in 0..self.warp.paths.len() {
+            let path = self.warp.paths[i];
+            let ready = match path.wait {
+                None => true,
+                Some(Wait::Lanes { .. } | Wait::WarpSync { .. }) => false,
+                Some(Wait::Barrier { id, phase }) => self.block.barriers[id as usize & 15].phase != phase,
+                Some(Wait::Mbarrier { offset, phase, parity }) => {
+                    self.pc = path.pc;
+                    let origin = self.origin(path.mask);
+                    self.sys.time_out || self.mbar_test(offset, phase, parity, origin)?
+                }
+                Some(Wait::Registers { count }) => {
+                    self.block.free_registers >= count.saturating_sub(self.warp.registers) * 32
+                }
+                Some(Wait::Wgmma { before }) => self.all_issued(before),
+                Some(Wait::Grid) => self.sys.prerequisites_done(self.block.grid),
+                Some(Wait::Cluster { phase }) => self.block.cluster_phase != phase,
+            };
+            if ready {
+                self.warp.paths[i].wait = None;
+                any = true;
+            }
+        }
+        Ok(any)
+    }
+}

@@ -1,0 +1,367 @@
+//! Who runs next, what lands when, and what to say when nothing can.
+//!
+//! A pass visits the resident blocks: all of them in order, or as many picks at random. A block runs its warps in turns
+//! until none gets on. When a whole pass moves nothing, pending asynchronous operations land; when there are none, waits
+//! that may time out do; when that moves nothing either, it is a deadlock. Polling is not moving: a machine that only polls
+//! for long is dead, too.
+
+use super::block::Block;
+use super::launch::{Sm, place};
+use super::program::Program;
+use super::system::System;
+use super::warp::Wait;
+use super::{Completion, Machine, Schedule};
+use crate::exec::Core;
+use crate::exec::step::Stop;
+use crate::exec::transfer;
+use crate::mbarrier::Mbarrier;
+use crate::memory::RANK_SHIFT;
+use crate::report::{Class, Report, lane_list};
+
+/// Instructions of a warp's turn, round robin.
+const TURN: u32 = 2048;
+/// Turns of a block's warps before the next block.
+const ROUNDS: usize = 32;
+/// Passes in which everybody only polls, before that counts as a deadlock.
+const IDLE_PASSES: u32 = 1024;
+/// Time-outs without any change before they count as a deadlock.
+const TIME_OUTS: u32 = 4;
+/// Lines of a deadlock report that say where warps stand.
+const POSITIONS: usize = 64;
+
+impl Machine {
+    /// One pass. False: nothing is left to run.
+    pub(super) fn pass(&mut self) -> Result<bool, Box<Report>> {
+        self.start_grids();
+        let live: Vec<usize> =
+            (0..self.blocks.len()).filter(|i| self.blocks[*i].as_ref().is_some_and(|b| !b.done())).collect();
+        if live.is_empty() {
+            return Ok(false);
+        }
+        let (clock, progress) = (self.sys.clock, self.sys.progress);
+        let mut worked = false;
+        match self.sys.config.schedule {
+            Schedule::RoundRobin => {
+                for slot in &live {
+                    worked |= self.visit(*slot, None)?;
+                }
+            }
+            Schedule::Random => {
+                for _ in 0..live.len() {
+                    let slot = live[self.sys.rng.below(live.len())];
+                    if self.blocks[slot].as_ref().is_some_and(|b| !b.done()) {
+                        let pick = self.sys.rng.next() as usize;
+                        worked |= self.visit(slot, Some(pick))?;
+                    }
+                }
+                if self.sys.clock == clock && self.sys.progress == progress {
+                    // Nobody who was picked could move: ask everybody before drawing conclusions.
+                    for slot in &live {
+                        worked |= self.visit(*slot, None)?;
+                    }
+                }
+            }
+        }
+        if self.sys.progress != progress {
+            self.idle = 0;
+            self.time_outs = 0;
+            return Ok(true);
+        }
+        if self.sys.clock == clock {
+            return self.stuck();
+        }
+        if !worked {
+            self.idle += 1;
+            if self.idle % 64 == 0 {
+                self.land_anything()?;
+            }
+            if self.idle > IDLE_PASSES {
+                return Err(self.deadlock("every warp only polls, and nothing changes"));
+            }
+        }
+        Ok(true)
+    }
+
+    /// Nothing moved in a whole pass.
+    fn stuck(&mut self) -> Result<bool, Box<Report>> {
+        if self.land_anything()? {
+            return Ok(true);
+        }
+        let waits = self.blocks.iter().flatten().flat_map(|b| &b.warps).flat_map(|w| &w.paths);
+        let may_time_out = waits.into_iter().any(|p| matches!(p.wait, Some(Wait::Mbarrier { .. })));
+        if !may_time_out || self.time_outs >= TIME_OUTS {
+            return Err(self.deadlock("no warp can go on, and no copy is in flight"));
+        }
+        self.time_outs += 1;
+        self.sys.time_out = true;
+        let mut outcome = Ok(true);
+        for slot in 0..self.blocks.len() {
+            if self.blocks[slot].as_ref().is_some_and(|b| !b.done())
+                && let Err(report) = self.visit(slot, None)
+            {
+                outcome = Err(report);
+                break;
+            }
+        }
+        self.sys.time_out = false;
+        outcome
+    }
+
+    /// Lands one asynchronous operation of each block that has any.
+    fn land_anything(&mut self) -> Result<bool, Box<Report>> {
+        let mut landed = false;
+        for block in self.blocks.iter_mut().flatten() {
+            landed |= transfer::land_any(&mut self.sys, block, |_| 0)?;
+        }
+        Ok(landed)
+    }
+
+    /// Lets grids begin that may, and blocks become resident.
+    fn start_grids(&mut self) {
+        for stream in 0..self.streams.len() {
+            let device = self.streams[stream].device;
+            for at in 0..self.streams[stream].queue.len() {
+                let id = self.streams[stream].queue[at];
+                if at > 0 && !self.may_overlap(self.streams[stream].queue[at - 1], id) {
+                    break;
+                }
+                let before = self.sys.grids.get(&id).map(|g| g.next);
+                if place(&mut self.sys, &mut self.sms[device], &mut self.blocks, id) {
+                    let counters = &mut self.sys.counters[device];
+                    counters.launches += (before == Some(0)) as u64;
+                    counters.sms_used = self.sms[device].iter().filter(|s| s.ever).count() as u32;
+                    let resident = self.sms[device].iter().map(|s| s.blocks).sum();
+                    counters.max_resident_blocks = counters.max_resident_blocks.max(resident);
+                }
+            }
+        }
+    }
+
+    /// May a grid begin while the one before it still runs?
+    fn may_overlap(&self, before: usize, id: usize) -> bool {
+        let (Some(first), Some(second)) = (self.sys.grids.get(&before), self.sys.grids.get(&id)) else {
+            return false;
+        };
+        second.programmatic
+            && first.started()
+            && self.blocks.iter().flatten().all(|b| b.grid != before || b.released_dependents || b.done())
+    }
+
+    /// Runs the warps of a block: all in turns, or the one picked. True if any did more than poll.
+    fn visit(&mut self, slot: usize, pick: Option<usize>) -> Result<bool, Box<Report>> {
+        let Some(mut block) = self.blocks[slot].take() else { return Ok(false) };
+        let program = block.program.clone();
+        let outcome = match pick {
+            None => run_block(&mut self.sys, &mut block, &mut self.blocks, &program),
+            Some(pick) => {
+                let warp = pick % block.warps.len();
+                let budget = 1 + self.sys.rng.below(64) as u32;
+                run_warp(&mut self.sys, &mut block, &mut self.blocks, &program, warp, budget)
+                    .map(|stop| stop == Stop::Quantum || stop == Stop::Exited)
+            }
+        };
+        let mut outcome = outcome;
+        if outcome.is_ok() && self.sys.config.completion == Completion::Random && self.sys.rng.below(4) == 0 {
+            let random = self.sys.rng.next() as usize;
+            if let Err(report) = transfer::land_any(&mut self.sys, &mut block, |n| random % n) {
+                outcome = Err(report);
+            }
+        }
+        let ended = block.done();
+        if ended && outcome.is_ok() {
+            if let Err(report) = transfer::finish(&mut self.sys, &mut block) {
+                outcome = Err(report);
+            }
+        }
+        self.blocks[slot] = Some(block);
+        if ended && outcome.is_ok() {
+            self.retire(slot);
+        }
+        outcome
+    }
+
+    /// Gives back what an ended block held; its memory stays until its whole cluster has ended.
+    fn retire(&mut self, slot: usize) {
+        let Some(block) = &self.blocks[slot] else { return };
+        let (id, device, sm) = (block.grid, block.device, block.sm as usize);
+        let peers = block.peers.clone();
+        self.sys.progress += 1;
+        self.sys.counters[device].blocks += 1;
+        if let Some(grid) = self.sys.grids.get_mut(&id) {
+            self.sms[device][sm].release(&grid.needs);
+            grid.finished += 1;
+            if grid.complete() {
+                let stream = grid.stream;
+                self.sys.grids.remove(&id);
+                self.streams[stream].queue.retain(|g| *g != id);
+            }
+        }
+        if peers.iter().all(|p| self.blocks[*p].as_ref().is_none_or(|b| b.done())) {
+            for peer in peers {
+                self.blocks[peer] = None;
+            }
+        }
+    }
+
+    /// The report of a machine that cannot go on: where every warp stands, and what it waits for.
+    #[cold]
+    fn deadlock(&self, why: &str) -> Box<Report> {
+        let mut notes = Vec::new();
+        let mut chosen: Option<(u32, &Block, usize, usize)> = None;
+        let mut more = 0;
+        for block in self.blocks.iter().flatten().filter(|b| !b.done()) {
+            for (w, warp) in block.warps.iter().enumerate() {
+                for (p, path) in warp.paths.iter().enumerate() {
+                    // The most telling path stands for all.
+                    let rank = match path.wait {
+                        Some(Wait::Lanes { .. } | Wait::WarpSync { .. }) => 0,
+                        Some(Wait::Wgmma { .. }) => 1,
+                        Some(_) => 2,
+                        None => 3,
+                    };
+                    if chosen.is_none_or(|c| rank < c.0) {
+                        chosen = Some((rank, block, w, p));
+                    }
+                    if notes.len() == POSITIONS {
+                        more += 1;
+                        continue;
+                    }
+                    let [x, y, z] = block.ctaid;
+                    notes.push(format!(
+                        "block ({x},{y},{z}) warp {w} lanes {}: {} · {}",
+                        lane_list(path.mask),
+                        waits_for(block, w, path.wait),
+                        self.sys.describe(&block.program, path.pc)
+                    ));
+                }
+            }
+        }
+        if more > 0 {
+            notes.push(format!("and {more} more"));
+        }
+        let Some((rank, block, w, p)) = chosen else {
+            unreachable!("a deadlock needs a block that has not ended");
+        };
+        let path = block.warps[w].paths[p];
+        let class = match rank {
+            0 => Class::PartialWarp,
+            1 => Class::PartialWarpgroup,
+            _ => Class::Deadlock,
+        };
+        let origin = super::block::Origin { warp: w as u32, lanes: path.mask, pc: path.pc };
+        let message = format!("{why}; this warp {}", waits_for(block, w, path.wait));
+        let mut report = self.sys.report(block, class, origin, message);
+        if let Some(Wait::Mbarrier { offset, .. }) = path.wait {
+            report.address = Some((block.rank << RANK_SHIFT | offset) as u64);
+        }
+        report.notes = notes;
+        report
+    }
+}
+
+/// Runs one warp for a turn.
+fn run_warp(
+    sys: &mut System,
+    block: &mut Block,
+    others: &mut [Option<Box<Block>>],
+    program: &Program,
+    index: usize,
+    budget: u32,
+) -> Result<Stop, Box<Report>> {
+    let mut warp = std::mem::take(&mut block.warps[index]);
+    let outcome = if warp.done() {
+        Ok(Stop::Exited)
+    } else {
+        let mut core = Core { sys, block, others, warp: &mut warp, program, pc: 0 };
+        match core.wake() {
+            Ok(true) => core.run(budget),
+            Ok(false) => Ok(Stop::Blocked),
+            Err(report) => Err(report),
+        }
+    };
+    block.warps[index] = warp;
+    outcome
+}
+
+/// Runs a block's warps in turns until none gets on. True if any did more than poll.
+fn run_block(
+    sys: &mut System,
+    block: &mut Block,
+    others: &mut [Option<Box<Block>>],
+    program: &Program,
+) -> Result<bool, Box<Report>> {
+    let mut worked = false;
+    for _ in 0..ROUNDS {
+        let (clock, progress) = (sys.clock, sys.progress);
+        let mut busy = false;
+        for index in 0..block.warps.len() {
+            if block.warps[index].done() {
+                continue;
+            }
+            let stop = run_warp(sys, block, others, program, index, TURN)?;
+            busy |= stop == Stop::Quantum;
+        }
+        worked |= busy;
+        if block.done() || (!busy && sys.progress == progress) || sys.clock == clock {
+            break;
+        }
+    }
+    Ok(worked)
+}
+
+/// A wait in words.
+fn waits_for(block: &Block, warp: usize, wait: Option<Wait>) -> String {
+    match wait {
+        None => "runs (polling)".into(),
+        Some(Wait::Lanes { need }) => {
+            format!("waits for lanes {} of its warp at this instruction", lane_list(need))
+        }
+        Some(Wait::WarpSync { mask }) => format!("waits at bar.warp.sync for lanes {}", lane_list(mask)),
+        Some(Wait::Barrier { id, .. }) => {
+            let barrier = &block.barriers[id as usize & 15];
+            let expected = match barrier.expected {
+                Some(Some(count)) => format!("{} of {count} threads", barrier.padded),
+                _ => format!("{} of {} threads", barrier.lanes, block.live_threads()),
+            };
+            format!("waits at barrier {id}, where {expected} have arrived")
+        }
+        Some(Wait::Mbarrier { offset, phase, parity }) => {
+            let state = block.shared.word64(offset).map(Mbarrier);
+            let phase = if parity { format!("parity {}", phase & 1) } else { "a state".into() };
+            match state {
+                Ok(m) if m.is_valid() => format!(
+                    "waits for the mbarrier at {offset:#x} with {phase} (in phase {}, {} of {} arrivals and {} bytes pending)",
+                    m.phase(),
+                    m.pending(),
+                    m.expected(),
+                    m.tx()
+                ),
+                _ => format!("waits for the mbarrier at {offset:#x}, which is not live"),
+            }
+        }
+        Some(Wait::Registers { count }) => format!(
+            "waits in setmaxnreg.inc for {count} registers per thread: it holds {}, the block's pool has {} free ({} needed)",
+            block.warps[warp].registers,
+            block.free_registers,
+            count.saturating_sub(block.warps[warp].registers) * 32
+        ),
+        Some(Wait::Wgmma { before }) => {
+            let state = &block.warpgroups[warp / 4];
+            let count = before.saturating_sub(state.done) as usize;
+            let missing = state.ops.iter().take(count).fold(0u32, |m, op| m | !op.seen & 15);
+            let names: Vec<String> =
+                (0..4).filter(|w| missing >> w & 1 == 1).map(|w| (warp / 4 * 4 + w).to_string()).collect();
+            format!("waits for a wgmma that warps {} have not issued", names.join(", "))
+        }
+        Some(Wait::Grid) => "waits for the grids before it".into(),
+        Some(Wait::Cluster { .. }) => format!(
+            "waits at the cluster barrier, where {} threads of this block have arrived",
+            block.cluster_arrived
+        ),
+    }
+}
+
+/// The SMs of a device, empty.
+pub(super) fn empty_sms(count: u32) -> Vec<Sm> {
+    vec![Sm::default(); count as usize]
+}

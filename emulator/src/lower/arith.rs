@@ -8,7 +8,7 @@ use crate::ptx::Result;
 use crate::ptx::ast::Operand;
 
 use super::family::Line;
-use super::types;
+use super::{packed, types};
 
 use Type::*;
 
@@ -25,6 +25,9 @@ pub(super) fn two(l: &mut Line<'_, '_>) -> Result<()> {
     }
     if matches!(opcode, "mul" | "mul24") {
         return mul(l, opcode);
+    }
+    if let Some(ty) = packed::element(l) {
+        return packed::two(l, ty);
     }
     let ty = l.m.ty()?;
     if ty == Pred {

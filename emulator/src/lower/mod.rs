@@ -26,6 +26,7 @@ mod modifiers;
 mod module;
 mod multimem;
 mod operand;
+mod packed;
 mod reduce;
 mod scope;
 mod special;

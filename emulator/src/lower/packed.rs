@@ -29,6 +29,9 @@ pub(super) fn two(l: &mut Line<'_, '_>, ty: Type) -> Result<()> {
     let mods = Arith { relu: ty == S16 && op != BinOp::Add && l.m.take("relu"), ..Arith::default() };
     let [dst, a, b] = l.fixed()?;
     let (dst, a, b) = (l.dst(dst, B32)?, l.src(a, B32)?, l.src(b, B32)?);
+    if matches!((a, b), (Src::Imm(_), _) | (_, Src::Imm(_))) {
+        return l.refuse("pairs of integers come from registers");
+    }
     let (a, b) = (apart(l, a)?, apart(l, b)?);
     for (a, b) in a.into_iter().zip(b) {
         l.emit(Op::Bin { op, ty, mods, dst: a, a: Src::Reg(a), b: Src::Reg(b) })?;

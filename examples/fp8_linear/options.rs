@@ -22,7 +22,7 @@ usage: cargo run --release --example fp8_linear -- [options]
 ";
 
 /// Elements a matrix of this example may have: it keeps several copies in memory.
-const MOST_ELEMENTS: usize = 1 << 31;
+const MOST_ELEMENTS: usize = 1 << 30;
 
 pub struct Options {
     pub source: Source,
@@ -36,6 +36,21 @@ pub struct Options {
 pub enum Source {
     File { path: PathBuf, tensor: Option<String> },
     Generated { n: usize, k: usize },
+}
+
+impl Source {
+    /// Says whose shape it was that the library refused.
+    pub fn blame(&self, error: hadal::Error) -> Failure {
+        match (self, error) {
+            (Source::Generated { .. }, hadal::Error::Shape { expected, got, .. }) => {
+                Failure::Usage(format!("--rows, --n, --k: expected {expected}, got {got}"))
+            }
+            (Source::File { tensor: Some(tensor), .. }, hadal::Error::Shape { expected, got, .. }) => {
+                Failure::Failed(format!("tensor `{tensor}` is [N, K]: expected {expected}, got {got}"))
+            }
+            (_, other) => other.into(),
+        }
+    }
 }
 
 impl Options {

@@ -38,6 +38,7 @@ impl Core<'_> {
                 return Err(self.report(Class::Unsupported, here, "control runs past the end of the kernel"));
             };
             self.pc = pc;
+            self.sys.steps += 1;
             let mask = match instr.guard {
                 Some(guard) => here & self.pred(guard),
                 None => here,

@@ -8,7 +8,7 @@ mod support;
 use hadal::quant::{Args, Options, Plan, Shape, m_major_stride, reference};
 use hadal::{DType, Device, E4M3, Element, Stream, bf16, f16, gemm};
 use proptest::prelude::*;
-use support::{Random, assert_clean, cases, device};
+use support::{MACHINES, Random, assert_clean, cases, device, device_of};
 
 /// A type a quantiser reads.
 trait Input: Element {
@@ -179,14 +179,17 @@ fn check_as<T: Input>(device: &Device, stream: &Stream, case: &Case) -> &'static
     plan.kernel()
 }
 
+/// On every kind of machine.
 #[test]
 fn every_row_forced() {
     for (input, name) in [(DType::BF16, "bf16"), (DType::F16, "f16"), (DType::F32, "f32")] {
         for weights in [false, true] {
-            let (device, stream) = device(input.size() as u64 + weights as u64);
-            let kernel = check(&device, &stream, &Case::new(130, 264, input, weights));
             let group = if weights { "128x128" } else { "1x128" };
-            assert_eq!(kernel, format!("hadal_quantize_{name}_e4m3_{group}_sm90a"));
+            for which in 0..MACHINES {
+                let (device, stream) = device_of(which, 1);
+                let kernel = check(&device, &stream, &Case::new(130, 264, input, weights));
+                assert_eq!(kernel, format!("hadal_quantize_{name}_e4m3_{group}_sm90a"));
+            }
         }
     }
 }
@@ -250,7 +253,7 @@ fn a_case() -> impl Strategy<Value = Case> {
 }
 
 proptest! {
-    #![proptest_config(cases(48))]
+    #![proptest_config(cases(200))]
 
     #[test]
     fn every_scale_and_element_is_the_reference_s(case in a_case()) {

@@ -252,26 +252,33 @@ impl Data {
     }
 }
 
-/// An emulated device with the schedule, completion policy and placement that `choice` picks, all checks on; or the GPU
-/// that `HADAL_DEVICE` names.
-pub fn device(choice: u64) -> (Device, Stream) {
-    if std::env::var("HADAL_DEVICE").is_ok_and(|name| name.starts_with("cuda")) {
-        let device = Device::open_default().unwrap();
-        let stream = device.new_stream().unwrap();
-        return (device, stream);
-    }
-    let mut random = Random(choice);
-    let config = MachineConfig {
-        devices: vec![DeviceConfig::h100()],
-        schedule: [Schedule::RoundRobin, Schedule::Random][random.below(2)],
-        completion: [Completion::Eager, Completion::Latest, Completion::Random][random.below(3)],
-        shared_placement: [SharedPlacement::Driver, SharedPlacement::DeclaredAlignment][random.below(2)],
-        seed: random.bits(),
-        ..MachineConfig::default()
+/// Every way a machine can schedule warps, complete copies and place shared memory.
+pub const MACHINES: usize = 12;
+
+/// An emulated device, all checks on, with the schedule, completion policy and placement number `which`; or the GPU that
+/// `HADAL_DEVICE` names.
+pub fn device_of(which: usize, seed: u64) -> (Device, Stream) {
+    let device = if std::env::var("HADAL_DEVICE").is_ok_and(|name| name.starts_with("cuda")) {
+        Device::open_default()
+    } else {
+        Device::emulate(MachineConfig {
+            devices: vec![DeviceConfig::h100()],
+            schedule: [Schedule::RoundRobin, Schedule::Random][which % 2],
+            completion: [Completion::Eager, Completion::Latest, Completion::Random][which / 2 % 3],
+            shared_placement: [SharedPlacement::Driver, SharedPlacement::DeclaredAlignment][which / 6 % 2],
+            seed,
+            ..MachineConfig::default()
+        })
     };
-    let device = Device::emulate(config).unwrap();
+    let device = device.unwrap();
     let stream = device.new_stream().unwrap();
     (device, stream)
+}
+
+/// [`device_of`] a machine that `choice` picks.
+pub fn device(choice: u64) -> (Device, Stream) {
+    let mut random = Random(choice);
+    device_of(random.below(MACHINES), random.bits())
 }
 
 /// That nothing at all was found by the emulator's checkers. A GPU has none.

@@ -12,14 +12,22 @@
 //! cargo bench --bench gemm -- prefill/o
 //! ```
 
+#[cfg(feature = "emulator")]
+#[path = "support/counted.rs"]
+mod counted;
 mod support;
 
+#[cfg(feature = "emulator")]
+use std::collections::HashMap;
 use std::time::Duration;
 
-use criterion::measurement::{Measurement, ValueFormatter};
 use criterion::{Criterion, Throughput};
+#[cfg(feature = "emulator")]
+use hadal::emulator::Counters;
 use hadal::{Device, Result, gemm};
 
+#[cfg(feature = "emulator")]
+use counted::Counted;
 use support::{BATCHES, LAYERS, Operands};
 
 fn main() {
@@ -27,8 +35,11 @@ fn main() {
     eprintln!("{device}, because {}", device.reason());
     #[cfg(feature = "emulator")]
     if device.emulated().is_some() {
-        count(&device, "instructions per tile (emulated, not time)", "instructions", |c| c.instructions);
-        count(&device, "bytes copied per tile (emulated, not time)", "bytes", |c| {
+        let mut seen = HashMap::new();
+        let mut count =
+            |title, unit, pick: fn(&Counters) -> u64| count(&device, title, unit, pick, &mut seen);
+        count("instructions per tile (emulated, not time)", "instructions", |c| c.instructions);
+        count("bytes copied per tile (emulated, not time)", "bytes", |c| {
             c.tma_load_bytes + c.tma_store_bytes + c.global_load_bytes + c.global_store_bytes
         });
         return;
@@ -46,27 +57,35 @@ fn shapes() -> impl Iterator<Item = (String, gemm::Shape)> {
     })
 }
 
-/// Counts one thing for every shape.
+/// Counts one thing for every shape; `seen` keeps what was counted for the next.
 #[cfg(feature = "emulator")]
-fn count(device: &Device, title: &str, unit: &'static str, pick: fn(&hadal::emulator::Counters) -> u64) {
-    let short = Duration::from_millis(1);
+fn count(
+    device: &Device,
+    title: &str,
+    unit: &'static str,
+    pick: fn(&Counters) -> u64,
+    seen: &mut HashMap<String, Counters>,
+) {
+    // Criterion plans by the clock, so each answer takes a millisecond.
+    let answer = Duration::from_millis(1);
     let mut criterion = Criterion::default()
         .with_measurement(Counted { unit })
-        // Nothing varies, so nothing is gained by looking longer.
-        .warm_up_time(short)
-        .measurement_time(short)
+        .warm_up_time(answer)
+        .measurement_time(400 * answer)
         .sample_size(10)
         .configure_from_args();
     let mut group = criterion.benchmark_group(title);
     for (name, shape) in shapes() {
-        let mut counted = None;
-        group.bench_function(name, |bencher| {
-            // Run once, and only if this benchmark was not filtered out.
-            let value = *counted.get_or_insert_with(|| {
-                let counters = two_tiles(device, shape).unwrap_or_else(|error| panic!("{error}"));
-                pick(&counters) / 2
+        group.bench_function(&name, |bencher| {
+            // Only now: this benchmark was not filtered out.
+            let counters = seen
+                .entry(name.clone())
+                .or_insert_with(|| two_tiles(device, shape).unwrap_or_else(|error| panic!("{error}")));
+            let value = pick(counters) as f64 / 2.0;
+            bencher.iter_custom(|times| {
+                std::thread::sleep(answer);
+                times as f64 * value
             });
-            bencher.iter_custom(|times| times as f64 * value as f64);
         });
     }
     group.finish();
@@ -75,7 +94,7 @@ fn count(device: &Device, title: &str, unit: &'static str, pick: fn(&hadal::emul
 
 /// Two tiles of the kernel that is chosen for `shape`, on one SM.
 #[cfg(feature = "emulator")]
-fn two_tiles(device: &Device, shape: gemm::Shape) -> Result<hadal::emulator::Counters> {
+fn two_tiles(device: &Device, shape: gemm::Shape) -> Result<Counters> {
     let machine = device.emulated().expect("the caller found an emulator");
     let whole = gemm::Plan::new(device, shape, gemm::Options::new())?;
     let (block_m, block_n) = whole.explain().chosen().tile;
@@ -120,60 +139,4 @@ fn timed(device: &Device, shape: gemm::Shape, times: u64) -> Result<Duration> {
         milliseconds += before.elapsed_ms(&stream.record()?)? as f64;
     }
     Ok(Duration::from_secs_f64(milliseconds / 1e3))
-}
-
-/// A measurement that is a count.
-struct Counted {
-    unit: &'static str,
-}
-
-impl Measurement for Counted {
-    type Intermediate = ();
-    type Value = f64;
-
-    fn start(&self) {}
-
-    fn end(&self, (): ()) -> f64 {
-        0.0
-    }
-
-    fn add(&self, a: &f64, b: &f64) -> f64 {
-        a + b
-    }
-
-    fn zero(&self) -> f64 {
-        0.0
-    }
-
-    fn to_f64(&self, value: &f64) -> f64 {
-        *value
-    }
-
-    fn formatter(&self) -> &dyn ValueFormatter {
-        self
-    }
-}
-
-impl ValueFormatter for Counted {
-    /// The whole number: this is the point of counting.
-    fn format_value(&self, value: f64) -> String {
-        format!("{value:.0} {}", self.unit)
-    }
-
-    fn scale_values(&self, _typical: f64, _values: &mut [f64]) -> &'static str {
-        self.unit
-    }
-
-    fn scale_throughputs(
-        &self,
-        _typical: f64,
-        _throughput: &Throughput,
-        _values: &mut [f64],
-    ) -> &'static str {
-        self.unit
-    }
-
-    fn scale_for_machines(&self, _values: &mut [f64]) -> &'static str {
-        self.unit
-    }
 }

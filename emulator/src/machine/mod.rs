@@ -115,6 +115,7 @@ impl Machine {
                 rng: Rng::new(config.seed),
                 progress: 0,
                 clock: 0,
+                steps: 0,
                 limit: u64::MAX,
                 limit_size: 0,
                 time_out: false,

@@ -38,7 +38,7 @@ impl Machine {
         if live.is_empty() {
             return Ok(false);
         }
-        let (clock, progress) = (self.sys.clock, self.sys.progress);
+        let (steps, progress) = (self.sys.steps, self.sys.progress);
         let mut worked = false;
         match self.sys.config.schedule {
             Schedule::RoundRobin => {
@@ -54,7 +54,7 @@ impl Machine {
                         worked |= self.visit(slot, Some(pick))?;
                     }
                 }
-                if self.sys.clock == clock && self.sys.progress == progress {
+                if self.sys.steps == steps && self.sys.progress == progress {
                     // Nobody who was picked could move: ask everybody before drawing conclusions.
                     for slot in &live {
                         worked |= self.visit(*slot, None)?;
@@ -67,7 +67,7 @@ impl Machine {
             self.time_outs = 0;
             return Ok(true);
         }
-        if self.sys.clock == clock {
+        if self.sys.steps == steps {
             return self.stuck();
         }
         if !worked {
@@ -292,7 +292,7 @@ fn run_block(
 ) -> Result<bool, Box<Report>> {
     let mut worked = false;
     for _ in 0..ROUNDS {
-        let (clock, progress) = (sys.clock, sys.progress);
+        let (steps, progress) = (sys.steps, sys.progress);
         let mut busy = false;
         for index in 0..block.warps.len() {
             if block.warps[index].done() {
@@ -302,7 +302,7 @@ fn run_block(
             busy |= stop == Stop::Quantum;
         }
         worked |= busy;
-        if block.done() || (!busy && sys.progress == progress) || sys.clock == clock {
+        if block.done() || (!busy && sys.progress == progress) || sys.steps == steps {
             break;
         }
     }

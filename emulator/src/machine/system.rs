@@ -24,6 +24,8 @@ pub(crate) struct System {
     pub(crate) progress: u64,
     /// Warp instructions of the machine's life.
     pub(crate) clock: u64,
+    /// Instructions tried, those that were begun before included: tells whether anything runs at all.
+    pub(crate) steps: u64,
     /// Where the clock must stop, and how many instructions that allows.
     pub(crate) limit: u64,
     pub(crate) limit_size: u64,

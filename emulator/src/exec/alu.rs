@@ -55,7 +55,7 @@ impl Core<'_> {
     #[inline]
     pub(super) fn alu(&mut self, op: &Op, mask: u32) -> Step {
         let known = match op {
-            Op::Mov { ty, dst, src } => self.mov(*ty, *dst, src, mask),
+            Op::Mov { ty: _, dst, src } => self.mov(*dst, src, mask),
             Op::Bin { op, ty, mods, dst, a, b } => {
                 if ty.is_float() {
                     self.bin_float(*op, *ty, *mods, *dst, a, b, mask)
@@ -142,13 +142,12 @@ impl Core<'_> {
                 self.set_pred(*dst, value, mask);
                 true
             }
-            Op::Slct { ty, cond_ty, dst, a, b, c } => {
+            Op::Slct { ty: _, cond_ty, dst, a, b, c } => {
                 let (x, y, c) = (self.get64(a), self.get64(b), self.get32(c));
                 let first = |v: u32| match cond_ty {
                     Type::F32 => f32::from_bits(v) >= 0.0,
                     _ => v as i32 >= 0,
                 };
-                let _ = ty;
                 self.set(*dst, &std::array::from_fn(|i| if first(c[i]) { x[i] } else { y[i] }), mask);
                 true
             }
@@ -158,7 +157,7 @@ impl Core<'_> {
     }
 
     #[inline(always)]
-    fn mov(&mut self, ty: Type, dst: Reg, src: &Src, mask: u32) -> bool {
+    fn mov(&mut self, dst: Reg, src: &Src, mask: u32) -> bool {
         match dst {
             Reg::B32(r) => {
                 let value = self.get32(src);
@@ -173,7 +172,6 @@ impl Core<'_> {
                 self.set_pred(p, value, mask);
             }
         }
-        let _ = ty;
         true
     }
 

@@ -3,7 +3,7 @@
 use super::address::Place;
 use super::{Core, Flow, Step};
 use crate::convert::{self, Clamp, Rounding};
-use crate::ir::{AtomOp, Op, Semantics, Type};
+use crate::ir::{AtomOp, Op, Type};
 use crate::memory::Trouble;
 use crate::report::Class;
 
@@ -194,7 +194,6 @@ impl Core<'_> {
             self.sys.progress += 1;
             return Ok(Flow::Next);
         }
-        let _ = Semantics::Weak;
         // A compare-and-swap that keeps failing, or an atomic read, is a poll.
         Ok(if *red { Flow::Next } else { self.poll(false) })
     }

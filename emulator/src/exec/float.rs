@@ -361,10 +361,9 @@ impl Half {
     }
 }
 
-/// Applies `f` to one half, or to both of a packed pair.
-fn halves(packed: bool, x: u32, f: impl Fn(u32) -> u16) -> u32 {
+/// Applies `f` to one half, or to both of a packed pair: it gets the shift that brings the half down.
+fn halves(packed: bool, f: impl Fn(u32) -> u16) -> u32 {
     let low = f(0) as u32;
-    let _ = x;
     if packed { low | (f(16) as u32) << 16 } else { low }
 }
 
@@ -372,8 +371,8 @@ fn halves(packed: bool, x: u32, f: impl Fn(u32) -> u16) -> u32 {
 pub(crate) fn un_half(op: UnOp, bf: bool, packed: bool, mods: Arith, a: &Col32, d: &mut Col32) -> bool {
     let half = Half { bf, ftz: mods.ftz };
     let f: fn(f64) -> f64 = match op {
-        UnOp::Neg => return map1(a, d, |x| halves(packed, x, |s| (x >> s) as u16 ^ 0x8000)),
-        UnOp::Abs => return map1(a, d, |x| halves(packed, x, |s| (x >> s) as u16 & 0x7fff)),
+        UnOp::Neg => return map1(a, d, |x| halves(packed, |s| (x >> s) as u16 ^ 0x8000)),
+        UnOp::Abs => return map1(a, d, |x| halves(packed, |s| (x >> s) as u16 & 0x7fff)),
         UnOp::Ex2 => f64::exp2,
         UnOp::Tanh => f64::tanh,
         UnOp::Rcp => |x| 1.0 / x,
@@ -381,7 +380,7 @@ pub(crate) fn un_half(op: UnOp, bf: bool, packed: bool, mods: Arith, a: &Col32, 
         UnOp::Rsqrt => |x| 1.0 / x.sqrt(),
         _ => return false,
     };
-    map1(a, d, |x| halves(packed, x, |s| half.narrow(f(half.widen((x >> s) as u16)), mods)))
+    map1(a, d, |x| halves(packed, |s| half.narrow(f(half.widen((x >> s) as u16)), mods)))
 }
 
 /// F16 and BF16, two operands.
@@ -411,7 +410,7 @@ pub(crate) fn bin_half(
         _ => return false,
     };
     map2(a, b, d, |x, y| {
-        halves(packed, x, |s| half.narrow(f(half.widen((x >> s) as u16), half.widen((y >> s) as u16)), mods))
+        halves(packed, |s| half.narrow(f(half.widen((x >> s) as u16), half.widen((y >> s) as u16)), mods))
     })
 }
 
@@ -427,7 +426,7 @@ pub(crate) fn fma_half(
 ) -> bool {
     let half = Half { bf, ftz: mods.ftz };
     map3(a, b, c, d, |x, y, z| {
-        halves(packed, x, |s| {
+        halves(packed, |s| {
             let w = |v: u32| half.widen((v >> s) as u16);
             half.narrow(add_odd(w(x) * w(y), w(z)), mods)
         })

@@ -222,7 +222,7 @@ impl Core<'_> {
                 }
             }
         }
-        self.check_alignment(place, col, size, false, mask)?;
+        self.check_alignment(col, size, false, mask)?;
         let mut failed: Option<(usize, Trouble)> = None;
         let mut rest = mask;
         while rest != 0 {
@@ -272,14 +272,7 @@ impl Core<'_> {
         Ok(&self.warp.local[at..at + bytes])
     }
 
-    fn check_alignment(
-        &self,
-        place: Place,
-        col: &Col64,
-        size: u64,
-        store: bool,
-        mask: u32,
-    ) -> Result<(), Box<Report>> {
+    fn check_alignment(&self, col: &Col64, size: u64, store: bool, mask: u32) -> Result<(), Box<Report>> {
         let mut bad = 0u32;
         for (i, a) in col.iter().enumerate() {
             bad |= ((a & (size - 1) != 0) as u32) << i;
@@ -296,7 +289,6 @@ impl Core<'_> {
             format!("{verb} of {size} bytes at {address:#x}, which is not a multiple of {size}"),
         );
         report.address = Some(address);
-        let _ = place;
         Err(report)
     }
 
@@ -361,7 +353,7 @@ impl Core<'_> {
         data: &LaneData,
     ) -> Result<(), Box<Report>> {
         let size = N as u64;
-        self.check_alignment(place, col, size, true, mask)?;
+        self.check_alignment(col, size, true, mask)?;
         if place == Place::Shared && !self.block.stores.is_empty() && self.sys.config.checks.bulk_source {
             let mut rest = mask;
             while rest != 0 {

@@ -35,3 +35,8 @@ pub use tensor::{Matrix, MatrixMut, Workspace};
 /// The emulator's own crate: configurations, schedules, counters and reports for [`Device::emulate`].
 #[cfg(feature = "emulator")]
 pub use hadal_emulator as emulator;
+
+/// The README's code, which `cargo test` compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -17,7 +17,7 @@ use super::device::{Computed, GROUP};
 /// Rows of the weight multiplied at a time: few enough to stay in a core's cache, also widened to F64.
 const BLOCK: usize = 16;
 /// Rows of the output compared bit for bit.
-const ROWS: usize = 4;
+const ROWS: usize = 16;
 
 /// Steps [`product_f64`] makes, for the progress bar.
 pub fn steps(n: usize) -> u64 {

@@ -80,9 +80,14 @@ impl Device {
                 let (major, minor) = device.properties().capability;
                 format!("{device} has compute capability {major}.{minor}, which no kernel here was built for")
             }
+            // The loader's full answers are for those who ask for `cuda`.
+            Err(Error::NoDriver { tried }) => {
+                let names: Vec<&str> = tried.iter().map(|tried| tried.name.as_str()).collect();
+                format!("no CUDA driver could be loaded ({})", names.join(", "))
+            }
             Err(error) => error.to_string(),
         };
-        open_emulator(0, &format!("HADAL_DEVICE is not set, and {why}"))
+        open_emulator(0, &format!("HADAL_DEVICE is not set and {why}"))
     }
 
     /// Whether this build has kernels for the device.

@@ -154,3 +154,56 @@ pub fn acquitted(declarations: &str, body: &str, threads: u32, shared: u32) {
 pub fn checks() -> Checks {
     Checks::all()
 }
+
+/// A module whose kernel takes tensor maps `m0`, `m1`, … and then 64-bit parameters `p0`, `p1`, ….
+pub fn module_with_maps(maps: usize, params: usize, declarations: &str, body: &str) -> String {
+    let maps = (0..maps).map(|i| format!(".param .align 64 .b8 m{i}[128]"));
+    let list: Vec<String> = maps.chain((0..params).map(|i| format!(".param .u64 p{i}"))).collect();
+    format!(
+        ".version 8.0\n.target sm_90a\n.address_size 64\n{declarations}\n.visible .entry k({})\n{{\n{body}\n}}\n",
+        list.join(", ")
+    )
+}
+
+/// A row-major matrix of bytes or wider elements as a tensor map.
+pub fn matrix_map(
+    data_type: hadal_emulator::tma::DataType,
+    address: u64,
+    [cols, rows]: [u64; 2],
+    box_dims: [u32; 2],
+    swizzle: hadal_emulator::tma::Swizzle,
+) -> Vec<u8> {
+    use hadal_emulator::tma::{Interleave, L2Promotion, OobFill, TensorMap, Tiled};
+    let map = TensorMap::new(&Tiled {
+        data_type,
+        address,
+        dims: &[cols, rows],
+        strides: &[cols * data_type.bytes() as u64],
+        box_dims: &box_dims,
+        element_strides: &[1, 1],
+        interleave: Interleave::None,
+        swizzle,
+        l2_promotion: L2Promotion::None,
+        oob_fill: OobFill::Zero,
+    })
+    .unwrap();
+    map.encode().iter().flat_map(|w| w.to_le_bytes()).collect()
+}
+
+/// The parameter block of maps and 64-bit values.
+pub fn params(maps: &[Vec<u8>], values: &[u64]) -> Vec<u8> {
+    maps.iter().flatten().copied().chain(values.iter().flat_map(|v| v.to_le_bytes())).collect()
+}
+
+/// Every schedule with every completion policy, three seeds of the random ones.
+pub fn configs() -> Vec<MachineConfig> {
+    let mut all = Vec::new();
+    for schedule in [Schedule::RoundRobin, Schedule::Random] {
+        for completion in [Completion::Eager, Completion::Latest, Completion::Random] {
+            for seed in 0..3 {
+                all.push(MachineConfig { schedule, completion, seed, ..config() });
+            }
+        }
+    }
+    all
+}

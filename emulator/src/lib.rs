@@ -5,6 +5,8 @@
 //! wrong comes back as a [`Report`] that names the line, the warp, the lanes, the address and the other party.
 
 pub mod convert;
+#[cfg(feature = "cli")]
+pub mod coverage;
 mod exec;
 pub mod ir;
 pub mod lower;
@@ -21,3 +23,8 @@ pub use machine::{
     Schedule, SharedPlacement, StreamId,
 };
 pub use report::{Class, Fault, MachineError, Place, Report};
+
+/// The README's code, which `cargo test` compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

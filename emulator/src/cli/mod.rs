@@ -1,0 +1,36 @@
+//! The `hadal-emulator` command: one file per subcommand, arguments parsed by hand.
+//!
+//! A subcommand takes its arguments and returns the exit code: 0 for "as it should be", 1 for "found something", 2 for "could not
+//! do what was asked".
+
+mod coverage;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: hadal-emulator COMMAND …
+
+  coverage FILE [--isa DIR] [--json]
+        run the instruction tests and list which forms of FILE (one a line) none of them covers
+";
+
+/// Runs the command line; the program's name is already gone.
+pub fn run(arguments: Vec<String>) -> ExitCode {
+    let (command, rest) = match arguments.split_first() {
+        Some((command, rest)) => (command.as_str(), rest),
+        None => ("", &[][..]),
+    };
+    let result = match command {
+        "coverage" => coverage::run(rest),
+        "help" | "--help" | "-h" => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        "" => Err("no command given".to_string()),
+        other => Err(format!("no command `{other}`")),
+    };
+    result.unwrap_or_else(|message| {
+        eprintln!("hadal-emulator: {message}\n\n{USAGE}");
+        ExitCode::from(2)
+    })
+}

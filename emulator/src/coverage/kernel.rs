@@ -1,0 +1,308 @@
+//! A kernel: for what needs several threads, barriers or copies. Named buffers go in and come out.
+//!
+//! Each buffer is a parameter and, in the body, a 64-bit register of its name with its address; `tid` is `%tid.x`, and `launch`
+//! counts launches. A tensor map over a buffer is a register with its generic address. Each kernel runs round robin with
+//! the latest completion of asynchronous operations, and in random order with random completion. Inputs must come back as
+//! they went, and every element of an output must be what its expression says.
+
+use std::sync::Arc;
+
+use super::expr::{Expr, Scope};
+use super::parse;
+use super::value::{Ty, Value};
+use crate::ir::Module;
+use crate::machine::{Completion, Launch, Machine, MachineConfig, Schedule};
+use crate::report::Fault;
+use crate::tma::{DataType, Interleave, L2Promotion, OobFill, Swizzle, TensorMap, Tiled};
+
+/// Contents of a buffer.
+#[derive(Clone, Debug)]
+pub(super) enum Fill {
+    Each(Expr),
+    List(Vec<Expr>),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Buffer {
+    pub line: usize,
+    pub name: String,
+    pub ty: Ty,
+    pub count: usize,
+    /// `None`: painted, nothing to read.
+    pub before: Option<Fill>,
+    /// `None`: unchanged.
+    pub after: Option<Fill>,
+}
+
+/// A tiled tensor map over a buffer.
+#[derive(Clone, Debug)]
+pub(super) struct Map {
+    pub line: usize,
+    pub name: String,
+    pub buffer: String,
+    pub data_type: DataType,
+    pub dims: Vec<u64>,
+    pub strides: Vec<u64>,
+    pub box_dims: Vec<u32>,
+    pub steps: Vec<u32>,
+    pub swizzle: Swizzle,
+    pub fill: OobFill,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Kernel {
+    pub line: usize,
+    pub name: String,
+    pub covers: Vec<String>,
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    pub cluster: Option<[u32; 3]>,
+    pub shared: u32,
+    pub launches: u32,
+    pub programmatic: bool,
+    pub cooperative: bool,
+    /// The class of the fault it must end in, as [`crate::Class`] spells it.
+    pub faults: Option<String>,
+    pub buffers: Vec<Buffer>,
+    pub maps: Vec<Map>,
+    /// Lines before the entry.
+    pub module: String,
+    pub body: String,
+}
+
+const PAINT: u8 = 0xee;
+
+struct Elements<'a> {
+    index: usize,
+    buffers: &'a [(String, Ty, Vec<u8>)],
+}
+
+impl Scope for Elements<'_> {
+    fn variable(&self, name: &str) -> Option<Value> {
+        (name == "i").then_some(Value::Int(self.index as i128))
+    }
+
+    fn element(&self, name: &str, index: i128) -> Option<Result<Value, String>> {
+        let (_, ty, bytes) = self.buffers.iter().find(|b| b.0 == name)?;
+        let size = ty.bytes();
+        let at = usize::try_from(index).ok().map(|index| index * size);
+        let Some(from) = at.and_then(|at| bytes.get(at..at + size)) else {
+            return Some(Err(format!("{name}[{index}] is outside the buffer")));
+        };
+        let mut bits = [0; 16];
+        bits[..size].copy_from_slice(from);
+        Some(Ok(ty.decode(u128::from_le_bytes(bits))))
+    }
+}
+
+impl Fill {
+    fn bytes(&self, ty: Ty, count: usize, buffers: &[(String, Ty, Vec<u8>)]) -> Result<Vec<u8>, String> {
+        let mut bytes = Vec::with_capacity(count * ty.bytes());
+        if let Fill::List(list) = self
+            && list.len() != count
+        {
+            return Err(format!("{} values for {count} elements", list.len()));
+        }
+        for index in 0..count {
+            let expr = match self {
+                Fill::Each(expr) => expr,
+                Fill::List(list) => &list[index],
+            };
+            let value = expr.eval(&Elements { index, buffers })?;
+            let bits = match value {
+                Value::Bits(bits) if ty.lanes > 1 => bits,
+                value => ty.element().encode(value)?,
+            };
+            bytes.extend(&bits.to_le_bytes()[..ty.bytes()]);
+        }
+        Ok(bytes)
+    }
+}
+
+impl Kernel {
+    /// The whole module; with `trapped`, that form becomes a `trap`.
+    pub(super) fn text(&self, trapped: Option<&str>) -> String {
+        let mut parameters: Vec<String> =
+            self.buffers.iter().map(|b| format!(".param .u64 p_{}", b.name)).collect();
+        parameters.extend(self.maps.iter().map(|m| format!(".param .align 64 .b8 p_{}[128]", m.name)));
+        parameters.push(".param .u32 p_launch".into());
+        let [x, y, z] = self.block;
+        let mut text = format!(
+            ".version 8.8\n.target sm_90a\n.address_size 64\n{}.visible .entry k({})\n.reqntid {x}, {y}, {z}\n",
+            self.module,
+            parameters.join(", ")
+        );
+        if let Some([x, y, z]) = self.cluster {
+            text += &format!(".reqnctapercluster {x}, {y}, {z}\n");
+        }
+        text +=
+            "{\n    .reg .b32 tid, launch;\n    mov.u32 tid, %tid.x;\n    ld.param.u32 launch, [p_launch];\n";
+        for Buffer { name, .. } in &self.buffers {
+            text += &format!("    .reg .b64 {name};\n    ld.param.u64 {name}, [p_{name}];\n");
+        }
+        for Map { name, .. } in &self.maps {
+            text += &format!(
+                "    .reg .b64 {name};\n    mov.b64 {name}, p_{name};\n    cvta.param.u64 {name}, {name};\n"
+            );
+        }
+        match trapped {
+            None => text += &self.body,
+            Some(form) => {
+                for (statement, end) in parse::statements(&self.body) {
+                    let (lead, guard, opcode) = parse::opcode(statement);
+                    if opcode == form {
+                        text += &format!("{lead}{guard} trap;");
+                    } else {
+                        text += statement;
+                        text += end;
+                    }
+                }
+            }
+        }
+        text + "}\n"
+    }
+
+    /// What went wrong.
+    pub(super) fn run(&self) -> Vec<(usize, String)> {
+        let orders = [
+            (Schedule::RoundRobin, Completion::Latest),
+            (Schedule::Random, Completion::Random),
+            (Schedule::RoundRobin, Completion::Eager),
+        ];
+        for (schedule, completion) in orders {
+            let config = MachineConfig { schedule, completion, seed: 11, ..super::config(1) };
+            if let Err((line, message)) = self.check(config) {
+                return vec![(line, format!("{} ({schedule:?}, {completion:?}): {message}", self.name))];
+            }
+        }
+        if self.faults.is_some() {
+            return Vec::new();
+        }
+        // Whatever is said to be covered is executed: a trap in its place is hit.
+        let mut failures = Vec::new();
+        for form in &self.covers {
+            let traps = match self.execute(super::config(1), &self.text(Some(form))) {
+                Ok((_, Err(fault), _)) => fault.report.class == crate::Class::Trap,
+                _ => false,
+            };
+            if !traps {
+                failures.push((self.line, format!("{} does not execute {form}", self.name)));
+            }
+        }
+        failures
+    }
+
+    fn check(&self, config: MachineConfig) -> Result<(), (usize, String)> {
+        let at = |line: usize| move |message: String| (line, message);
+        let (machine, end, addresses) = self.execute(config, &self.text(None))?;
+        match (&self.faults, end) {
+            (None, Err(fault)) => return Err((self.line, fault.to_string())),
+            (Some(class), Err(fault)) if fault.report.class.to_string() == *class => return Ok(()),
+            (Some(class), Err(fault)) => {
+                return Err((self.line, format!("must end in a fault `{class}`, got\n{fault}")));
+            }
+            (Some(class), Ok(())) => return Err((self.line, format!("must end in a fault `{class}`"))),
+            (None, Ok(())) => {}
+        }
+        let before = self.contents()?;
+        for ((buffer, address), (_, _, initial)) in self.buffers.iter().zip(addresses).zip(&before) {
+            let expected = match &buffer.after {
+                Some(fill) => fill.bytes(buffer.ty, buffer.count, &before).map_err(at(buffer.line))?,
+                None => initial.clone(),
+            };
+            let mut got = vec![0; expected.len()];
+            machine.read(address, &mut got).map_err(|e| (buffer.line, e.to_string()))?;
+            let size = buffer.ty.bytes();
+            let hex = |bytes: &[u8]| -> String { bytes.iter().rev().map(|b| format!("{b:02x}")).collect() };
+            let wrong: Vec<usize> = (0..buffer.count)
+                .filter(|k| got[k * size..(k + 1) * size] != expected[k * size..(k + 1) * size])
+                .collect();
+            if let Some(&k) = wrong.first() {
+                let range = k * size..(k + 1) * size;
+                return Err((
+                    buffer.line,
+                    format!(
+                        "{}[{k}] is 0x{}, expected 0x{} ({} of {} elements differ)",
+                        buffer.name,
+                        hex(&got[range.clone()]),
+                        hex(&expected[range]),
+                        wrong.len(),
+                        buffer.count
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Initial bytes of every buffer; an input may be computed from those before it.
+    fn contents(&self) -> Result<Vec<(String, Ty, Vec<u8>)>, (usize, String)> {
+        let mut all = Vec::new();
+        for buffer in &self.buffers {
+            let bytes = match &buffer.before {
+                Some(fill) => {
+                    fill.bytes(buffer.ty, buffer.count, &all).map_err(|message| (buffer.line, message))?
+                }
+                None => vec![PAINT; buffer.count * buffer.ty.bytes()],
+            };
+            all.push((buffer.name.clone(), buffer.ty, bytes));
+        }
+        Ok(all)
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn execute(
+        &self,
+        config: MachineConfig,
+        text: &str,
+    ) -> Result<(Machine, Result<(), Fault>, Vec<u64>), (usize, String)> {
+        let wrong = |e: crate::MachineError| (self.line, e.to_string());
+        let module = Module::parse("kernel.ptx", text).map_err(|e| (self.line, e.to_string()))?;
+        let mut machine = Machine::new(config);
+        let id = machine.load_module(0, Arc::new(module)).map_err(wrong)?;
+        let stream = machine.create_stream(0);
+        let mut addresses = Vec::new();
+        for (_, _, bytes) in self.contents()? {
+            let address = machine.alloc(0, bytes.len() as u64, 256).map_err(wrong)?;
+            machine.write(address, &bytes).map_err(wrong)?;
+            addresses.push(address);
+        }
+        let mut params: Vec<u8> = addresses.iter().flat_map(|a| a.to_le_bytes()).collect();
+        for map in &self.maps {
+            let target = self.buffers.iter().position(|b| b.name == map.buffer);
+            let target = target.ok_or_else(|| (map.line, format!("no buffer `{}`", map.buffer)))?;
+            let tiled = Tiled {
+                data_type: map.data_type,
+                address: addresses[target],
+                dims: &map.dims,
+                strides: &map.strides,
+                box_dims: &map.box_dims,
+                element_strides: &map.steps,
+                interleave: Interleave::None,
+                swizzle: map.swizzle,
+                l2_promotion: L2Promotion::None,
+                oob_fill: map.fill,
+            };
+            let encoded = TensorMap::new(&tiled).map_err(|e| (map.line, e.to_string()))?.encode();
+            params.resize(params.len().next_multiple_of(64), 0);
+            params.extend(encoded.iter().flat_map(|w| w.to_le_bytes()));
+        }
+        for number in 0..self.launches {
+            let mut params = params.clone();
+            params.extend(number.to_le_bytes());
+            let launch = Launch {
+                grid: self.grid,
+                block: self.block,
+                cluster: self.cluster,
+                dynamic_shared: self.shared,
+                params,
+                programmatic: self.programmatic && number > 0,
+                cooperative: self.cooperative,
+                registers: None,
+            };
+            machine.launch(stream, id, "k", &launch).map_err(wrong)?;
+        }
+        let end = machine.synchronize(stream);
+        Ok((machine, end, addresses))
+    }
+}

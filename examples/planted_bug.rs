@@ -1,11 +1,13 @@
 //! A planted bug, and what the emulator says about it.
 //!
-//! Takes the text of a kernel that ships, takes out one instruction, and runs what is left on the emulator. By default that
-//! is the wait between the tensor cores and the first use of their results: `ptxas` accepts the kernel without it, and the
-//! chip may well give the right answer on most days.
+//! Takes the text of a kernel that ships, takes out one line, and runs what is left on the emulator: first as things usually
+//! go, then under random schedules until one brings it out. By default that line is the branch that makes a wait for data
+//! wait: `mbarrier.try_wait` gives up after a while and has to be tried again. `ptxas` has nothing to say about the kernel
+//! without it, and the chip will give the right answer on most days.
 //!
 //! ```text
 //! cargo run --release --example planted_bug
+//! cargo run --release --example planted_bug -- wgmma.wait_group
 //! cargo run --release --example planted_bug -- mbarrier.arrive.expect_tx
 //! ```
 //!
@@ -16,35 +18,56 @@ use std::process::ExitCode;
 use hadal::device::driver::Image;
 use hadal::device::launch::{LaunchConfig, ParamBuffer};
 use hadal::device::map::{MapType, Swizzle, TensorMapSpec};
+use hadal::emulator::{Completion, MachineConfig, Schedule};
 use hadal::{Device, E4M3, Error, bf16, kernel};
 
 const KERNEL: &str = "hadal_gemm_e4m3_bf16_dense_m64n64_sm90a";
+/// Random schedules that are tried.
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=64;
 /// One tile, two steps of 128 along K.
 const M: usize = 64;
 const N: usize = 64;
 const K: usize = 256;
 
 fn main() -> ExitCode {
-    let instruction = std::env::args().nth(1).unwrap_or("wgmma.wait_group".into());
+    let instruction = std::env::args().nth(1).unwrap_or("@!ready bra".into());
     let Some((ptx, place)) = without(&instruction) else {
         eprintln!("planted_bug: no line of {KERNEL} has `{instruction}`");
         return ExitCode::from(2);
     };
     println!("taken out  {place}\n");
-    match run(&ptx) {
-        Err(Error::Fault { report }) => {
+    match convict(&ptx) {
+        Ok(Some(report)) => {
             println!("{report}");
             ExitCode::SUCCESS
         }
-        Err(other) => {
-            eprintln!("planted_bug: {other}");
-            ExitCode::from(1)
-        }
-        Ok(()) => {
+        Ok(None) => {
             eprintln!("planted_bug: the emulator has nothing against it");
             ExitCode::from(1)
         }
+        Err(error) => {
+            eprintln!("planted_bug: {error}");
+            ExitCode::from(1)
+        }
     }
+}
+
+/// The first report about a kernel, if there is one.
+fn convict(ptx: &str) -> hadal::Result<Option<String>> {
+    let random = |seed| MachineConfig {
+        schedule: Schedule::Random,
+        completion: Completion::Random,
+        seed,
+        ..MachineConfig::default()
+    };
+    for config in std::iter::once(MachineConfig::default()).chain(SEEDS.map(random)) {
+        match run(ptx, config) {
+            Ok(()) => {}
+            Err(Error::Fault { report }) => return Ok(Some(report)),
+            Err(other) => return Err(other),
+        }
+    }
+    Ok(None)
 }
 
 /// The kernel with the first line that has this instruction turned into a comment, and that line with where it is from.
@@ -61,8 +84,8 @@ fn without(instruction: &str) -> Option<(String, String)> {
 }
 
 /// Runs the GEMM's text on an emulated device, over matrices of ones.
-fn run(ptx: &str) -> hadal::Result<()> {
-    let device = Device::emulator()?;
+fn run(ptx: &str, config: MachineConfig) -> hadal::Result<()> {
+    let device = Device::emulate(config)?;
     let stream = device.new_stream()?;
     let (driver, ordinal) = (device.driver(), device.ordinal());
     let row = kernel::find(KERNEL).expect("the kernel was found before").row;
@@ -113,11 +136,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_passes_and_the_planted_bug_does_not() {
-        assert_eq!(run(kernel::find(KERNEL).unwrap().ptx), Ok(()));
-        let (ptx, place) = without("wgmma.wait_group").unwrap();
-        assert!(place.starts_with("ptx/gemm_fp8.ptx:"), "{place}");
-        let Err(Error::Fault { report }) = run(&ptx) else { panic!("not convicted") };
-        assert!(report.contains("unfinished wgmma") && report.contains("ptx/gemm_fp8.ptx:"), "{report}");
+    fn the_kernel_passes() {
+        assert_eq!(convict(kernel::find(KERNEL).unwrap().ptx), Ok(None));
+    }
+
+    #[test]
+    fn the_planted_bugs_do_not() {
+        for (instruction, rule, at) in [
+            ("@!ready bra", "use before write", "ptx/gemm_fp8.ptx:"),
+            ("wgmma.wait_group", "register of an unfinished wgmma", "ptx/gemm_fp8.ptx:"),
+            ("mbarrier.arrive.expect_tx", "deadlock", "ptx/lib/mbarrier.ptx:"),
+        ] {
+            let (ptx, place) = without(instruction).unwrap();
+            let report = convict(&ptx).unwrap().unwrap_or_else(|| panic!("not convicted without {place}"));
+            assert!(report.starts_with(rule) && report.contains(at), "{instruction}: {report}");
+        }
     }
 }

@@ -238,7 +238,8 @@ fn why(plan: &gemm::Plan) -> String {
     let tile = |e: &gemm::Estimate| format!("{}x{}", e.tile.0, e.tile.1);
     let count = |number: u64, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
     let (tiles, waves) = (count(chosen.tiles, "tile"), count(chosen.waves, "wave"));
-    let mut text = format!("{tiles} of {} in {waves}, {} cycles by the cost model", tile(chosen), chosen.cycles);
+    let mut text =
+        format!("{tiles} of {} in {waves}, {} cycles by the cost model", tile(chosen), chosen.cycles);
     if let Some(next) = candidates.get(1) {
         text += &format!("; the next best, {}, {}", tile(next), next.cycles);
     }

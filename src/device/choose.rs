@@ -87,7 +87,7 @@ impl Device {
             }
             Err(error) => error.to_string(),
         };
-        open_emulator(0, &format!("HADAL_DEVICE is not set and {why}"))
+        open_emulator(0, &format!("HADAL_DEVICE is not set, and {why}"))
     }
 
     /// Whether this build has kernels for the device.

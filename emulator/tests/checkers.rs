@@ -560,9 +560,9 @@ fn bulk_sizes() {
 }
 
 #[test]
-fn waits_that_are_missing_show_in_the_values() {
-    // Without the wait the copy has not landed: the bytes were never written.
-    pair(
+fn reads_of_copies_on_their_way() {
+    // Without the wait the copy has not landed, even where something older lies.
+    let report = pair(
         Class::Uninitialised,
         "ld.shared.b32 %a",
         ".shared .align 16 .b8 box[512];",
@@ -570,6 +570,7 @@ fn waits_that_are_missing_show_in_the_values() {
          mad.wide.u32 %at, %tid, 16, %out;
          st.global.v4.b32 [%at], {%tid, %tid, %tid, %tid};
          mad.lo.u32 %b, %tid, 16, %box;
+         st.shared.v4.b32 [%b], {%tid, %tid, %tid, %tid};
          cp.async.cg.shared.global [%b], [%at], 16;
          cp.async.commit_group;
          @@
@@ -579,6 +580,8 @@ fn waits_that_are_missing_show_in_the_values() {
         "cp.async.wait_group 0;",
         32,
     );
+    assert!(report.message.contains("belongs to a copy that has not completed"), "{report}");
+    assert!(report.other.unwrap().contains("cp.async.cg.shared.global"));
 }
 
 #[test]

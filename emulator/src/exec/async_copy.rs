@@ -133,7 +133,7 @@ impl Core<'_> {
             *to = self.lane32(from, lane) as i32;
         }
         let align = map.shared_alignment();
-        if shared % align != 0 {
+        if !shared.is_multiple_of(align) {
             let mut report = self.report(
                 Class::Misaligned,
                 lanes,
@@ -148,7 +148,7 @@ impl Core<'_> {
     /// Size, shared and global address of a plain bulk copy, checked.
     fn linear(&self, size: u32, shared: u32, global: u64, lane: usize) -> Result<(), Box<Report>> {
         let lanes = 1u32 << lane;
-        if size % 16 != 0 {
+        if !size.is_multiple_of(16) {
             return Err(self.report(
                 Class::AsyncCopy,
                 lanes,
@@ -235,13 +235,13 @@ impl Core<'_> {
                 if eager {
                     land_load(self.sys, self.block, op)?;
                 } else {
-                    self.block.loads.push(op);
+                    self.block.expect_load(op);
                 }
             } else if let Some(Some(peer)) = self.others.get_mut(self.block.peers[rank as usize]) {
                 if eager {
                     land_load(self.sys, peer, op)?;
                 } else {
-                    peer.loads.push(op);
+                    peer.expect_load(op);
                 }
             }
         }

@@ -209,7 +209,7 @@ impl Core<'_> {
             return Ok(flow);
         }
         let held = self.warp.registers;
-        if !(24..=256).contains(&count) || count % 8 != 0 {
+        if !(24..=256).contains(&count) || !count.is_multiple_of(8) {
             return Err(self.report(
                 Class::Registers,
                 mask,

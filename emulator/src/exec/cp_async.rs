@@ -34,7 +34,7 @@ impl Core<'_> {
                 let message = format!("cp.async with a source size of {} for {bytes} bytes", size[l]);
                 return Err(self.report(Class::AsyncCopy, 1 << l, message));
             }
-            if to[l] % bytes != 0 || (size[l] != 0 && from[l] % bytes as u64 != 0) {
+            if to[l] % bytes != 0 || (size[l] != 0 && !from[l].is_multiple_of(bytes as u64)) {
                 let (side, at) = if to[l] % bytes != 0 { ("to", to[l] as u64) } else { ("from", from[l]) };
                 let mut report = self.report(
                     Class::Misaligned,
@@ -45,6 +45,9 @@ impl Core<'_> {
                 return Err(report);
             }
             self.check_bulk_source(to[l], bytes, 1 << l)?;
+        }
+        if self.sys.config.completion != Completion::Eager {
+            lanes::each(mask, |l| self.block.shared.forget(offsets[l], bytes));
         }
         self.sys.counters[self.block.device].global_load_bytes +=
             (0..32).filter(|l| mask >> l & 1 == 1).map(|l| size[l] as u64).sum::<u64>();

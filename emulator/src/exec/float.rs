@@ -28,7 +28,7 @@ fn store(value: f32, ftz: bool, sat: bool) -> u32 {
     let value = if sat { if value > 0.0 { value.min(1.0) } else { 0.0 } } else { value };
     let bits = value.to_bits();
     let bits = if ftz && bits & 0x7f80_0000 == 0 { bits & 0x8000_0000 } else { bits };
-    if value != value { NAN32 } else { bits }
+    if value.is_nan() { NAN32 } else { bits }
 }
 
 /// The F64 nearest to `value + error`, with the last bit odd unless exact.
@@ -86,10 +86,10 @@ fn directed(round: Round) -> bool {
 
 #[inline(always)]
 fn min32(x: f32, y: f32, nan: bool) -> f32 {
-    if x != x || y != y {
+    if x.is_nan() || y.is_nan() {
         return if nan {
             f32::NAN
-        } else if x != x {
+        } else if x.is_nan() {
             y
         } else {
             x
@@ -100,10 +100,10 @@ fn min32(x: f32, y: f32, nan: bool) -> f32 {
 
 #[inline(always)]
 fn max32(x: f32, y: f32, nan: bool) -> f32 {
-    if x != x || y != y {
+    if x.is_nan() || y.is_nan() {
         return if nan {
             f32::NAN
-        } else if x != x {
+        } else if x.is_nan() {
             y
         } else {
             x
@@ -242,7 +242,7 @@ pub(crate) fn testp_f64(op: UnOp, a: &Col64) -> Option<u32> {
 fn holds<T: PartialOrd>(cmp: Cmp, x: T, y: T) -> bool {
     match cmp {
         Cmp::Eq => x == y,
-        Cmp::Ne => x < y || x > y,
+        Cmp::Ne => x.partial_cmp(&y).is_some_and(|o| o.is_ne()),
         Cmp::Lt | Cmp::Lo => x < y,
         Cmp::Le | Cmp::Ls => x <= y,
         Cmp::Gt | Cmp::Hi => x > y,

@@ -57,7 +57,7 @@ impl Core<'_> {
     }
 
     fn mbar_aligned(&self, shared: u32, origin: Origin) -> Result<(), Box<Report>> {
-        if shared % 8 == 0 {
+        if shared.is_multiple_of(8) {
             return Ok(());
         }
         let mut report = self.report_at(

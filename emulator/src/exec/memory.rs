@@ -175,6 +175,19 @@ impl Core<'_> {
                     layout.dynamic_base
                 ));
             }
+            (Place::Shared, Trouble::Uninitialised(at)) if self.block.load_over(at as u32).is_some() => {
+                if let Some(origin) = self.block.load_over(at as u32) {
+                    report.other = Some(format!(
+                        "copy by warp {} lanes {} at {}",
+                        origin.warp,
+                        crate::report::lane_list(origin.lanes),
+                        self.describe(origin.pc)
+                    ));
+                }
+                report.message =
+                    report.message.replace("was never written", "belongs to a copy that has not completed");
+                report.hint = Some("wait for the mbarrier or group of the copy".into());
+            }
             (_, Trouble::Uninitialised(_)) => {
                 report.hint = Some("wait for the copy or store that fills it, or initialise it".into());
             }
@@ -193,7 +206,7 @@ impl Core<'_> {
         let check = self.sys.config.checks.uninitialised;
         let size = N as u64;
         let first = col[mask.trailing_zeros() as usize & 31];
-        if matches!(place, Place::Global | Place::Shared) && first % size == 0 {
+        if matches!(place, Place::Global | Place::Shared) && first.is_multiple_of(size) {
             // The two common shapes: one range check for all lanes. A failure falls through to find the lane.
             let (from, len, step) = if contiguous(col, size, mask) {
                 (first, 32 * N, N)

@@ -168,7 +168,7 @@ impl Core<'_> {
                 let owns_d = other.d.contains(r);
                 let owns_a = matches!(&other.a, WgmmaA::Regs(regs) if regs.contains(r));
                 let reads_only = a_regs.contains(r) && !wgmma.d.contains(r);
-                if (owns_d && !(chained && !reads_only)) || (owns_a && !reads_only) {
+                if (owns_d && (reads_only || !chained)) || (owns_a && !reads_only) {
                     let name = self.program.register_name(*r);
                     let mut report = self.report(
                         Class::WgmmaInFlight,
@@ -403,7 +403,9 @@ impl Core<'_> {
             "descriptor {descriptor:#018x}: start {:#x}, leading {}, stride {}, swizzle {:?}",
             d.start, d.leading, d.stride, d.swizzle
         ));
-        self.explain(&mut report, super::address::Place::Local, address as u64, trouble);
+        if matches!(trouble, Trouble::Uninitialised(_)) {
+            self.explain(&mut report, super::address::Place::Shared, address as u64, trouble);
+        }
         Err(report)
     }
 

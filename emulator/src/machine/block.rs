@@ -70,6 +70,17 @@ pub(crate) struct LoadOp {
     pub(crate) mbarrier: u32,
 }
 
+impl LoadOp {
+    /// Bytes it fills, from `shared` on; `None` if it leaves gaps.
+    pub(crate) fn span(&self) -> Option<u32> {
+        match &self.transfer {
+            Transfer::Linear { bytes, .. } => Some(*bytes),
+            Transfer::Bytes(bytes) => Some(bytes.len() as u32),
+            Transfer::Tensor { map, .. } => (map.shared_bytes() == map.box_bytes()).then(|| map.box_bytes()),
+        }
+    }
+}
+
 /// A copy out of this block's shared memory.
 #[derive(Clone, Debug)]
 pub(crate) struct StoreOp {
@@ -220,6 +231,27 @@ impl Block {
     /// Threads that have not exited.
     pub(crate) fn live_threads(&self) -> u32 {
         self.warps.iter().map(|w| w.live.count_ones()).sum()
+    }
+
+    /// A copy is on its way into this block: what it will fill counts as not written until it has landed.
+    pub(crate) fn expect_load(&mut self, op: LoadOp) {
+        if let Some(span) = op.span() {
+            self.shared.forget(op.shared, span);
+        }
+        self.loads.push(op);
+    }
+
+    /// The unfinished copy that will fill a byte of shared memory.
+    pub(crate) fn load_over(&self, offset: u32) -> Option<Origin> {
+        let bulk = self.loads.iter().find(|op| offset.wrapping_sub(op.shared) < op.span().unwrap_or(0));
+        bulk.map(|op| op.origin).or_else(|| {
+            self.copies.iter().find_map(|op| match op {
+                CpOp::Copy { origin, lanes, dst, bytes, .. } => (0..32)
+                    .any(|l| lanes >> l & 1 == 1 && offset.wrapping_sub(dst[l]) < *bytes)
+                    .then_some(*origin),
+                CpOp::Arrive { .. } => None,
+            })
+        })
     }
 
     /// All warps have exited.

@@ -161,7 +161,7 @@ pub(crate) fn prepare(
     if cluster_size > 16 {
         return Err(invalid("cluster", "at most 16 blocks", cluster));
     }
-    if (0..3).any(|d| launch.grid[d] % cluster[d] != 0) {
+    if (0..3).any(|d| !launch.grid[d].is_multiple_of(cluster[d])) {
         return Err(invalid("grid", format!("a multiple of the cluster {cluster:?}"), launch.grid));
     }
     let shared = kernel.static_shared as u64 + launch.dynamic_shared as u64;

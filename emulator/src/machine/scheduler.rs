@@ -72,7 +72,7 @@ impl Machine {
         }
         if !worked {
             self.idle += 1;
-            if self.idle % 64 == 0 {
+            if self.idle.is_multiple_of(64) {
                 self.land_anything()?;
             }
             if self.idle > IDLE_PASSES {
@@ -168,10 +168,11 @@ impl Machine {
             }
         }
         let ended = block.done();
-        if ended && outcome.is_ok() {
-            if let Err(report) = transfer::finish(&mut self.sys, &mut block) {
-                outcome = Err(report);
-            }
+        if ended
+            && outcome.is_ok()
+            && let Err(report) = transfer::finish(&mut self.sys, &mut block)
+        {
+            outcome = Err(report);
         }
         self.blocks[slot] = Some(block);
         if ended && outcome.is_ok() {

@@ -35,6 +35,17 @@ impl InitMap {
         self.words[last] |= bits(0, (offset + len - 1) % 64 + 1);
     }
 
+    /// Forgets that a range was written.
+    pub(crate) fn clear(&mut self, offset: usize, len: usize) {
+        let end = offset + len;
+        let mut at = offset;
+        while at < end {
+            let stop = ((at / 64 + 1) * 64).min(end);
+            self.words[at / 64] &= !bits(at % 64, at % 64 + (stop - at));
+            at = stop;
+        }
+    }
+
     /// The first byte of a range that was never written.
     #[inline]
     pub(crate) fn first_unwritten(&self, offset: usize, len: usize) -> Option<usize> {
@@ -73,5 +84,8 @@ mod tests {
         assert_eq!(map.first_unwritten(5, 280), Some(271));
         map.mark(271, 0);
         assert_eq!(map.first_unwritten(271, 1), Some(271));
+        map.clear(60, 70);
+        assert_eq!(map.first_unwritten(0, 100), Some(60));
+        assert_eq!(map.first_unwritten(130, 100), None);
     }
 }

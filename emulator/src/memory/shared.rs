@@ -21,7 +21,7 @@ pub(crate) struct SharedLayout {
 /// The lowest address at or above `from` that is a multiple of `align` and of nothing larger.
 fn barely_aligned(from: u32, align: u32) -> u32 {
     let at = from.next_multiple_of(align);
-    if at % (2 * align) == 0 { at + align } else { at }
+    if at.is_multiple_of(2 * align) { at + align } else { at }
 }
 
 impl SharedLayout {
@@ -90,6 +90,13 @@ impl SharedMemory {
         }
         self.init.mark(offset as usize, len as usize);
         Ok(&mut self.data[offset as usize..(offset + len) as usize])
+    }
+
+    /// The bytes of a range belong to a copy that has not landed: until then they count as not written.
+    pub(crate) fn forget(&mut self, offset: u32, len: u32) {
+        if self.contains(offset, len) {
+            self.init.clear(offset as usize, len as usize);
+        }
     }
 
     /// The eight bytes of an mbarrier, whatever was written to them.

@@ -16,6 +16,7 @@ use super::Failure;
 use super::options::expect_room;
 
 /// `y = x · weightᵀ`, the weight widened to F32 and the type it had.
+#[derive(Debug)]
 pub struct Layer {
     pub about: String,
     pub dtype: DType,

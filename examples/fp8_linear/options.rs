@@ -24,6 +24,7 @@ usage: cargo run --release --example fp8_linear -- [options]
 /// Elements a matrix of this example may have: it keeps several copies in memory.
 const MOST_ELEMENTS: usize = 1 << 30;
 
+#[derive(Debug)]
 pub struct Options {
     pub source: Source,
     pub rows: usize,
@@ -33,6 +34,7 @@ pub struct Options {
 }
 
 /// Where the weight comes from.
+#[derive(Debug)]
 pub enum Source {
     File { path: PathBuf, tensor: Option<String> },
     Generated { n: usize, k: usize },

@@ -4,6 +4,7 @@
 //! and it runs when something waits for it, on the calling thread, from a seed: same seed, same bits. Whatever goes
 //! wrong comes back as a [`Report`] that names the line, the warp, the lanes, the address and the other party.
 
+mod check;
 pub mod convert;
 #[cfg(feature = "cli")]
 pub mod coverage;
@@ -19,8 +20,8 @@ pub mod tensor;
 pub mod tma;
 
 pub use machine::{
-    Checks, Completion, Counters, DeviceConfig, InstructionClass, Launch, Machine, MachineConfig, ModuleId,
-    Schedule, SharedPlacement, StreamId,
+    Checks, Completion, Counters, DeviceConfig, EventId, GraphId, InstructionClass, Launch, Machine,
+    MachineConfig, ModuleId, Schedule, SharedPlacement, StreamId,
 };
 pub use report::{Class, Fault, MachineError, Place, Report};
 

@@ -203,7 +203,20 @@ impl Core<'_> {
             }
             (None, None) => return Err(self.unsupported(lanes)),
         };
+        let reduce = match bulk.reduce {
+            None => None,
+            Some((op, Some(ty))) if super::atomic::combine(op, ty, 0, 0, 0).is_some() => Some((op, ty)),
+            Some(_) => return Err(self.unsupported(lanes)),
+        };
         let targets: Vec<u32> = match &bulk.multicast {
+            None if signal >> RANK_SHIFT != dst >> RANK_SHIFT => {
+                let message = format!(
+                    "bulk copy to the block of rank {}, with an mbarrier of rank {}: both must be of one block",
+                    dst >> RANK_SHIFT,
+                    signal >> RANK_SHIFT
+                );
+                return Err(self.report(Class::AsyncCopy, lanes, message));
+            }
             None => vec![dst >> RANK_SHIFT],
             Some(mask) => {
                 let ranks = self.lane32(mask, lane) & 0xffff;
@@ -216,33 +229,48 @@ impl Core<'_> {
                 transfer: transfer.clone(),
                 shared: dst & OFFSET_MASK,
                 mbarrier: signal & OFFSET_MASK,
+                reduce,
             };
-            let at = rank << RANK_SHIFT | op.shared;
-            let room = self.shared_of(at).is_some_and(|m| m.contains(op.shared, span));
-            if !room {
-                let mut report = self.report(
-                    Class::OutOfBounds,
-                    lanes,
-                    format!("bulk copy of {span} bytes to shared address {at:#x}"),
-                );
-                report.address = Some(at as u64);
-                self.explain(&mut report, Place::Shared, at as u64, Trouble::OutOfBounds);
-                return Err(report);
+            self.deliver(rank, op, span, "bulk copy")?;
+        }
+        Ok(())
+    }
+
+    /// Sends an operation to the block of a rank, where it lands now or later.
+    pub(super) fn deliver(
+        &mut self,
+        rank: u32,
+        op: LoadOp,
+        span: u32,
+        what: &str,
+    ) -> Result<(), Box<Report>> {
+        let lanes = op.origin.lanes;
+        let at = rank << RANK_SHIFT | op.shared;
+        let room = self.shared_of(at).is_some_and(|m| m.contains(op.shared, span));
+        if !room {
+            let mut report = self.report(
+                Class::OutOfBounds,
+                lanes,
+                format!("{what} of {span} bytes to shared address {at:#x}"),
+            );
+            report.address = Some(at as u64);
+            self.explain(&mut report, Place::Shared, at as u64, Trouble::OutOfBounds);
+            return Err(report);
+        }
+        self.check_bulk_source(at, span, lanes)?;
+        self.touch_load(rank, &op, span)?;
+        let eager = self.sys.config.completion == Completion::Eager;
+        if rank == self.block.rank {
+            if eager {
+                land_load(self.sys, self.block, op)?;
+            } else {
+                self.block.expect_load(op);
             }
-            self.check_bulk_source(at, span, lanes)?;
-            let eager = self.sys.config.completion == Completion::Eager;
-            if rank == self.block.rank {
-                if eager {
-                    land_load(self.sys, self.block, op)?;
-                } else {
-                    self.block.expect_load(op);
-                }
-            } else if let Some(Some(peer)) = self.others.get_mut(self.block.peers[rank as usize]) {
-                if eager {
-                    land_load(self.sys, peer, op)?;
-                } else {
-                    peer.expect_load(op);
-                }
+        } else if let Some(Some(peer)) = self.others.get_mut(self.block.peers[rank as usize]) {
+            if eager {
+                land_load(self.sys, peer, op)?;
+            } else {
+                peer.expect_load(op);
             }
         }
         self.sys.progress += 1;
@@ -303,6 +331,7 @@ impl Core<'_> {
             group: self.warp.bulk_group[lane],
             stage: StoreStage::Issued,
         };
+        self.touch_store(&op)?;
         if self.sys.config.completion == Completion::Eager {
             write_store(self.sys, self.block, &mut op)?;
         }
@@ -318,6 +347,7 @@ impl Core<'_> {
 
     /// `cp.async.bulk.wait_group[.read]`
     pub(super) fn bulk_wait(&mut self, groups: u32, read: bool, mask: u32) -> Step {
+        self.bulk_learn(groups, read, mask);
         let (warp, open) = (self.warp.index, self.warp.bulk_group);
         let mut kept = Vec::new();
         for mut op in std::mem::take(&mut self.block.stores) {

@@ -49,6 +49,7 @@ pub(super) fn combine(op: AtomOp, ty: Type, old: u64, b: u64, c: u64) -> Option<
             return Some(if sum.is_nan() { 0x7fff_ffff } else { sum.to_bits() as u64 });
         }
         Type::F64 if op == AtomOp::Add => return Some((f64::from_bits(old) + f64::from_bits(b)).to_bits()),
+        Type::F32 | Type::F64 if !matches!(op, AtomOp::Exch | AtomOp::Cas) => return None,
         Type::F16 | Type::BF16 if op != AtomOp::Exch && op != AtomOp::Cas => {
             return half_op(op, ty == Type::BF16, old, b);
         }
@@ -99,7 +100,7 @@ pub(super) fn combine(op: AtomOp, ty: Type, old: u64, b: u64, c: u64) -> Option<
 
 impl Core<'_> {
     pub(super) fn atom(&mut self, op: &Op, mask: u32) -> Step {
-        let Op::Atom { space, op: kind, ty, dsts, addr, b, c, sem: _, scope: _, red } = op else {
+        let Op::Atom { space, op: kind, ty, dsts, addr, b, c, sem, scope, red } = op else {
             return Err(self.unsupported(mask));
         };
         let size = ty.bytes() as u64;
@@ -133,6 +134,16 @@ impl Core<'_> {
                     );
                     report.address = Some(col[l]);
                     return Err(report);
+                }
+                if self.checking() {
+                    let global = place == Place::Global;
+                    let at = (global, self.told_at(global, col[l]));
+                    if !red {
+                        self.strong_load(at, *sem, *scope, 1 << l);
+                    }
+                    self.strong_store(at, *sem, *scope, true, 1 << l);
+                    let strength = crate::check::strength(crate::ir::Semantics::Relaxed, *scope);
+                    self.touch_lane(global, col[l], whole, l as u32, true, strength)?;
                 }
                 for (i, operand) in operands.iter().enumerate() {
                     let at = col[l] + i as u64 * size;

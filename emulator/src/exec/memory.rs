@@ -6,7 +6,7 @@
 
 use super::address::Place;
 use super::{Core, Flow, Step};
-use crate::ir::{Addr, Reg, Semantics, Space, Src, Type};
+use crate::ir::{Addr, Reg, Scope, Semantics, Space, Src, Type};
 use crate::machine::block::Block;
 use crate::machine::warp::Col64;
 use crate::memory::shared::SharedMemory;
@@ -154,7 +154,12 @@ impl Core<'_> {
     pub(super) fn explain(&self, report: &mut Report, place: Place, address: u64, trouble: Trouble) {
         match (place, trouble) {
             (Place::Global, Trouble::OutOfBounds) => {
-                if let Some((base, len)) = self.sys.global.nearest(address) {
+                if let Some(owner) = self.sys.global.owner_out_of_reach(address) {
+                    report.other = Some(format!(
+                        "memory of device {owner}, to which device {} was not given access",
+                        self.block.device
+                    ));
+                } else if let Some((base, len)) = self.sys.global.nearest(address) {
                     let end = base + len;
                     let side = if address < base {
                         format!("{} bytes before", base - address)
@@ -312,7 +317,7 @@ impl Core<'_> {
         ty: Type,
         dsts: &[Option<Reg>],
         addr: &Addr,
-        sem: Semantics,
+        (sem, scope, nc): (Semantics, Scope, bool),
         mask: u32,
     ) -> Step {
         let size = ty.bytes() as usize * dsts.len();
@@ -331,6 +336,9 @@ impl Core<'_> {
             if place == Place::Global {
                 self.sys.counters[self.block.device].global_load_bytes +=
                     lanes.count_ones() as u64 * size as u64;
+            }
+            if self.checking() && matches!(place, Place::Global | Place::Shared) {
+                self.check_access(place, &col, size as u64, (sem, scope, nc), false, lanes)?;
             }
             rest &= !lanes;
         }
@@ -355,6 +363,33 @@ impl Core<'_> {
             }
         }
         Ok(if sem == Semantics::Weak { Flow::Next } else { self.poll(false) })
+    }
+
+    /// Tells the happens-before checker of a load or store.
+    fn check_access(
+        &mut self,
+        place: Place,
+        col: &Col64,
+        size: u64,
+        (sem, scope, nc): (Semantics, Scope, bool),
+        store: bool,
+        lanes: u32,
+    ) -> Result<(), Box<Report>> {
+        let global = place == Place::Global;
+        if nc {
+            self.touch_non_coherent(col, size, lanes)?;
+        }
+        if sem != Semantics::Weak {
+            super::lanes::each(lanes, |l| {
+                let at = (global, self.told_at(global, col[l]));
+                if store {
+                    self.strong_store(at, sem, scope, false, 1 << l);
+                } else {
+                    self.strong_load(at, sem, scope, 1 << l);
+                }
+            });
+        }
+        self.touch(global, col, size, lanes, store, crate::check::strength(sem, scope))
     }
 
     /// Writes `N` bytes per lane, lowest lane first.
@@ -447,7 +482,15 @@ impl Core<'_> {
     }
 
     /// `st`
-    pub(super) fn store(&mut self, space: Space, ty: Type, srcs: &[Src], addr: &Addr, mask: u32) -> Step {
+    pub(super) fn store(
+        &mut self,
+        space: Space,
+        ty: Type,
+        srcs: &[Src],
+        addr: &Addr,
+        (sem, scope): (Semantics, Scope),
+        mask: u32,
+    ) -> Step {
         let step = ty.bytes() as usize;
         let size = step * srcs.len();
         if size > LANE_BYTES {
@@ -481,6 +524,9 @@ impl Core<'_> {
             if place == Place::Global {
                 self.sys.counters[self.block.device].global_store_bytes +=
                     lanes.count_ones() as u64 * size as u64;
+            }
+            if self.checking() && matches!(place, Place::Global | Place::Shared) {
+                self.check_access(place, &col, size as u64, (sem, scope, false), true, lanes)?;
             }
             rest &= !lanes;
         }

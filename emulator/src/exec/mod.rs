@@ -19,8 +19,12 @@ pub(crate) mod lanes;
 mod matrix;
 mod mbarrier;
 mod memory;
+mod mma;
+mod multimem;
 pub(crate) mod operands;
+mod remote;
 pub(crate) mod step;
+mod tensormap;
 pub(crate) mod transfer;
 mod warp_ops;
 pub(crate) mod wgmma;
@@ -264,6 +268,9 @@ impl<'a> Core<'a> {
             GlobaltimerLo => self.sys.clock & 0xffff_ffff,
             DynamicSmemSize => block.dynamic_shared as u64,
             TotalSmemSize => block.layout.end as u64,
+            // The two halves of the address of a cooperative grid's barrier workspace.
+            EnvReg(1) => block.workspace >> 32,
+            EnvReg(2) => block.workspace & 0xffff_ffff,
             EnvReg(_) => 0,
         };
         [value; 32]
@@ -274,10 +281,12 @@ impl<'a> Core<'a> {
     pub(crate) fn exec(&mut self, instr: &'a Instr, mask: u32) -> Step {
         match &instr.op {
             Op::Bra { target, .. } => Ok(self.branch(*target, mask)),
-            Op::Ld { space, ty, dsts, addr, sem, nc: _, scope: _ } => {
-                self.load(*space, *ty, dsts, addr, *sem, mask)
+            Op::Ld { space, ty, dsts, addr, sem, nc, scope } => {
+                self.load(*space, *ty, dsts, addr, (*sem, *scope, *nc), mask)
             }
-            Op::St { space, ty, srcs, addr, sem: _, scope: _ } => self.store(*space, *ty, srcs, addr, mask),
+            Op::St { space, ty, srcs, addr, sem, scope } => {
+                self.store(*space, *ty, srcs, addr, (*sem, *scope), mask)
+            }
             Op::Mov { .. }
             | Op::Pack { .. }
             | Op::Unpack { .. }
@@ -306,10 +315,29 @@ impl<'a> Core<'a> {
             }
             Op::BarArrive { id, count, aligned } => self.bar_arrive(id, count, *aligned, mask),
             Op::BarWarpSync { mask: members } => self.bar_warp_sync(members, mask),
-            Op::ClusterArrive { aligned, .. } => self.cluster_arrive(*aligned, mask),
+            Op::ClusterArrive { aligned, sem } => {
+                self.cluster_arrive(*aligned, *sem != crate::ir::Semantics::Relaxed, mask)
+            }
             Op::ClusterWait { aligned, .. } => self.cluster_wait(*aligned, mask),
-            // One thread executes everything in order: fences order nothing more here.
-            Op::Fence { .. } | Op::FenceProxy { .. } => Ok(Flow::Next),
+            // One thread executes everything in order: fences order nothing more here, they only tell the checker.
+            Op::Fence { scope, mbarrier_init, .. } => {
+                if *mbarrier_init {
+                    self.show_mbarriers(mask);
+                } else {
+                    self.memory_fence(*scope, mask);
+                }
+                Ok(Flow::Next)
+            }
+            Op::FenceProxy { kind, .. } => {
+                use crate::ir::{ProxyFence, Space};
+                match kind {
+                    ProxyFence::Async(None) => self.proxy_fence(true, true, mask),
+                    ProxyFence::Async(Some(Space::Global)) => self.proxy_fence(false, true, mask),
+                    ProxyFence::Async(Some(_)) => self.proxy_fence(true, false, mask),
+                    _ => {}
+                }
+                Ok(Flow::Next)
+            }
             Op::Shfl { .. } => self.shfl(&instr.op, mask),
             Op::Vote { mode, dst, pred, mask: members } => self.vote(*mode, *dst, *pred, members, mask),
             Op::Match { .. } => self.match_any(&instr.op, mask),
@@ -352,7 +380,22 @@ impl<'a> Core<'a> {
                 self.set(*dst, &[0; 32], mask);
                 Ok(Flow::Next)
             }
-            _ => Err(self.unsupported(mask)),
+            Op::Mma(mma) => self.mma(mma, mask),
+            Op::StAsync { ty, srcs, addr, mbar } => self.send(None, *ty, srcs, addr, mbar, mask),
+            Op::RedAsync { op, ty, src, addr, mbar } => {
+                self.send(Some(*op), *ty, std::slice::from_ref(src), addr, mbar, mask)
+            }
+            Op::MultimemLdReduce { op, ty, wide, dsts, addr, sem, scope: _ } => {
+                self.multimem_load(*op, *ty, *wide, dsts, addr, *sem, mask)
+            }
+            Op::MultimemSt { ty, srcs, addr, .. } => {
+                self.multimem_store(crate::ir::AtomOp::Exch, *ty, srcs, addr, mask)
+            }
+            Op::MultimemRed { op, ty, srcs, addr, .. } => self.multimem_store(*op, *ty, srcs, addr, mask),
+            Op::TensorMapReplace { field, space, ty: _, addr, index, value } => {
+                self.tensormap_replace(*field, *space, addr, *index, value, mask)
+            }
+            Op::TensorMapCpFenceProxy { dst, src, scope: _ } => self.tensormap_copy(dst, src, mask),
         }
     }
 }

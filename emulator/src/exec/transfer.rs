@@ -49,12 +49,14 @@ fn update(
     origin: Origin,
     change: impl FnOnce(&mut Mbarrier) -> Result<(), MbarError>,
 ) -> Outcome {
+    let mut flipped = false;
     let result = match block.shared.word64(offset) {
         Err(_) => Err("it lies outside shared memory".to_string()),
         Ok(word) => {
             let mut mbarrier = Mbarrier(word);
             match change(&mut mbarrier) {
                 Ok(()) => {
+                    flipped = Mbarrier(word).phase() != mbarrier.phase();
                     // Cannot fail: the same eight bytes were just read.
                     let _ = block.shared.set_word64(offset, mbarrier.0);
                     Ok(())
@@ -69,7 +71,8 @@ fn update(
         let mut report = sys.report(block, Class::Mbarrier, origin, message);
         report.address = Some(offset as u64);
         report
-    })
+    })?;
+    if flipped { crate::check::completed_outside(sys, block, offset, origin) } else { Ok(()) }
 }
 
 /// Lands a copy into a block's shared memory.
@@ -86,11 +89,20 @@ pub(crate) fn land_load(sys: &mut System, block: &mut Block, op: LoadOp) -> Outc
             *bytes
         }
         Transfer::Bytes(from) => {
-            match block.shared.write(op.shared, from.len() as u32) {
-                Ok(to) => to.copy_from_slice(from),
+            let len = from.len() as u32;
+            let old = match op.reduce {
+                // What is combined with must be there.
+                Some(_) => block.shared.read(op.shared, len, check).map(|_| ()),
+                None => Ok(()),
+            };
+            match old.and_then(|()| block.shared.write(op.shared, len)) {
+                Ok(to) => match op.reduce {
+                    None => to.copy_from_slice(from),
+                    Some((kind, ty)) => combine_all(to, from, kind, ty),
+                },
                 Err(t) => trouble = Some(("to shared", op.shared as u64, t)),
             }
-            from.len() as u32
+            len
         }
         Transfer::Tensor { map, coords } => {
             let (global, shared) = (&sys.global, &mut block.shared);
@@ -128,6 +140,9 @@ pub(crate) fn land_load(sys: &mut System, block: &mut Block, op: LoadOp) -> Outc
         return Err(copy_report(sys, block, op.origin, side, address, t));
     }
     sys.counters[block.device].tma_load_bytes += bytes as u64;
+    if let Some(check) = &mut block.check {
+        check.landed(op.mbarrier, op.origin);
+    }
     update(sys, block, op.mbarrier, op.origin, |m| m.complete_tx(bytes))
 }
 
@@ -198,18 +213,22 @@ pub(crate) fn write_store(sys: &mut System, block: &mut Block, op: &mut StoreOp)
     Ok(())
 }
 
-/// Combines bytes with memory, element by element.
+/// Combines bytes with global memory.
 fn reduce(sys: &mut System, address: u64, bytes: &[u8], kind: AtomOp, ty: Type) -> Result<(), Trouble> {
-    let size = ty.bytes() as usize;
     sys.global.read(address, bytes.len() as u64, sys.config.checks.uninitialised)?;
-    let to = sys.global.write(address, bytes.len() as u64)?;
+    combine_all(sys.global.write(address, bytes.len() as u64)?, bytes, kind, ty);
+    Ok(())
+}
+
+/// Combines bytes with what is in memory, element by element.
+fn combine_all(to: &mut [u8], bytes: &[u8], kind: AtomOp, ty: Type) {
+    let size = ty.bytes() as usize;
     let value = |b: &[u8]| b.iter().rev().fold(0u64, |v, byte| v << 8 | *byte as u64);
     for (old, new) in to.chunks_exact_mut(size).zip(bytes.chunks_exact(size)) {
         // Operation and type were checked when the copy was issued.
         let result = atomic::combine(kind, ty, value(old), value(new), 0).unwrap_or(0);
         old.copy_from_slice(&result.to_le_bytes()[..size]);
     }
-    Ok(())
 }
 
 /// Copies of one lane of a `cp.async`.

@@ -15,7 +15,8 @@ use crate::memory::Trouble;
 use crate::report::{Class, Report};
 use crate::tensor::{Format, Mma, SharedDescriptor};
 
-fn format(ty: Type) -> Option<Format> {
+/// The tensor core's name of an operand type.
+pub(super) fn format(ty: Type) -> Option<Format> {
     Some(match ty {
         Type::E4M3 => Format::E4M3,
         Type::E5M2 => Format::E5M2,
@@ -84,7 +85,12 @@ impl Core<'_> {
             self.warp.written[*r as usize] |= mask;
         }
         let seq = self.warp.wgmma_issued;
+        let state = &self.block.warpgroups[group];
+        let first = seq == state.done + state.ops.len() as u64;
         self.join(seq, WgmmaOp { pc: self.pc, seen: 0, a_desc, b_desc, scale_d }, mask)?;
+        if first && self.checking() {
+            self.touch_wgmma(wgmma, a_desc, b_desc, wgmma.a_type.bytes(), seq)?;
+        }
         self.warp.wgmma_issued += 1;
         if self.sys.config.checks.wgmma {
             self.warp.in_flight.push_back(InFlight { seq, pc: self.pc });
@@ -439,6 +445,7 @@ impl Core<'_> {
             return Ok(Flow::Park(Wait::Wgmma { before }));
         }
         self.execute_before(before)?;
+        self.wgmma_learn(before, mask);
         self.warp.wgmma_groups.drain(..covered);
         let program = self.program;
         while let Some(flight) = self.warp.in_flight.front().copied()

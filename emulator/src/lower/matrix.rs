@@ -86,9 +86,11 @@ pub(super) fn mma(l: &mut Line<'_, '_>) -> Result<()> {
     };
     // Bits of one row of A that one lane quad holds say which depths exist.
     let bits = match (d_type, a_type, b_type, c_type) {
-        (F16 | F32, F16, F16, F16 | F32) | (F32, BF16, BF16, F32) => 16,
+        (F16, F16, F16, F16) | (F32, F16, F16, F32) | (F32, BF16, BF16, F32) => 16,
         (F32, TF32, TF32, F32) => 32,
-        (F16 | F32, E4M3 | E5M2, E4M3 | E5M2, F16 | F32) | (S32, S8 | U8, S8 | U8, S32) => 8,
+        (F16, E4M3 | E5M2, E4M3 | E5M2, F16)
+        | (F32, E4M3 | E5M2, E4M3 | E5M2, F32)
+        | (S32, S8 | U8, S8 | U8, S32) => 8,
         _ => return l.refuse("unsupported instruction: mma of these types"),
     };
     if m != 16 || n != 8 || !matches!(k * bits, 128 | 256) {

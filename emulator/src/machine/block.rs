@@ -68,11 +68,17 @@ pub(crate) struct LoadOp {
     pub(crate) shared: u32,
     /// The mbarrier told when it lands.
     pub(crate) mbarrier: u32,
+    /// Combine with what is there instead of replacing it ([`Transfer::Bytes`] only).
+    pub(crate) reduce: Option<(AtomOp, Type)>,
 }
 
 impl LoadOp {
-    /// Bytes it fills, from `shared` on; `None` if it leaves gaps.
+    /// Bytes it fills, from `shared` on; `None` if it leaves gaps, or adds to what is there.
     pub(crate) fn span(&self) -> Option<u32> {
+        if self.reduce.is_some() {
+            // What it adds to must be there and stays readable.
+            return None;
+        }
         match &self.transfer {
             Transfer::Linear { bytes, .. } => Some(*bytes),
             Transfer::Bytes(bytes) => Some(bytes.len() as u32),
@@ -177,8 +183,12 @@ pub(crate) struct Block {
     /// Cluster barrier: phases completed, and arrived lanes of this block in the open one.
     pub(crate) cluster_phase: u64,
     pub(crate) cluster_arrived: u32,
+    /// Where the barrier of a cooperative grid keeps its state (0: not cooperative).
+    pub(crate) workspace: u64,
     /// Tensor maps decoded lately.
     pub(crate) maps: Vec<([u64; 16], Arc<TensorMap>)>,
+    /// What the happens-before checker knows of it.
+    pub(crate) check: Option<Box<crate::check::BlockCheck>>,
 }
 
 /// What every warp of a block starts with.
@@ -219,6 +229,7 @@ impl WarpTemplate<'_> {
             tid,
             local: vec![0; local],
             local_init: InitMap::new(local),
+            check: crate::check::WarpCheck::new(live),
             registers: self.registers,
             busy: vec![0; tracked],
             touched: vec![0; tracked],
@@ -274,6 +285,9 @@ impl Block {
                 reduction: (true, false, 0),
                 ..NamedBarrier::default()
             };
+            if let Some(check) = &mut self.check {
+                check.barrier_complete(id);
+            }
         }
         complete
     }

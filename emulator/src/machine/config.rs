@@ -22,6 +22,9 @@ pub struct MachineConfig {
     pub shared_placement: SharedPlacement,
     /// Warp instructions after which a launch is stopped, counted from each `synchronize`. `None`: no limit.
     pub instruction_limit: Option<u64>,
+    /// Blocks of a device resident at once (but always one cluster), however many would fit: finds blocks that wait for others that
+    /// need not have begun. Cooperative grids are exempt. `None`: as many as fit.
+    pub resident_blocks: Option<u32>,
 }
 
 impl Default for MachineConfig {
@@ -36,6 +39,7 @@ impl Default for MachineConfig {
             seed: 0,
             shared_placement: SharedPlacement::Driver,
             instruction_limit: None,
+            resident_blocks: None,
         }
     }
 }
@@ -47,6 +51,8 @@ pub struct DeviceConfig {
     pub name: String,
     /// Streaming multiprocessors.
     pub sms: u32,
+    /// SMs of each GPC: the blocks of a cluster run in one. SMs beyond the list form a last GPC; too long a list is cut off.
+    pub gpcs: Vec<u32>,
     /// Shared memory of one SM in bytes, system reservation included.
     pub shared_per_sm: u32,
     /// Shared memory one block may ask for, in bytes.
@@ -66,11 +72,12 @@ pub struct DeviceConfig {
 }
 
 impl DeviceConfig {
-    /// H100 SXM: 132 SMs, 80 GB.
+    /// H100 SXM: 132 SMs in GPCs of 16 and 18, 80 GB.
     pub fn h100() -> Self {
         DeviceConfig {
             name: "NVIDIA H100 SXM (emulated)".into(),
             sms: 132,
+            gpcs: vec![16, 16, 16, 16, 16, 16, 18, 18],
             shared_per_sm: 228 * 1024,
             shared_per_block: 232_448,
             shared_reserved_per_block: 1024,
@@ -80,6 +87,23 @@ impl DeviceConfig {
             threads_per_block: 1024,
             memory_bytes: 80_000_000_000,
         }
+    }
+}
+
+impl DeviceConfig {
+    /// The SMs of each GPC.
+    pub fn gpc_ranges(&self) -> Vec<std::ops::Range<usize>> {
+        let sms = self.sms as usize;
+        let mut ranges = Vec::with_capacity(self.gpcs.len() + 1);
+        let mut from = 0;
+        for count in self.gpcs.iter().copied().chain([u32::MAX]) {
+            let to = sms.min(from + count as usize);
+            if to > from {
+                ranges.push(from..to);
+            }
+            from = to;
+        }
+        ranges
     }
 }
 
@@ -124,16 +148,47 @@ pub struct Checks {
     pub wgmma: bool,
     /// Shared memory overwritten while a bulk copy still reads it.
     pub bulk_source: bool,
+    /// Happens-before over threads, blocks, devices and asynchronous operations, and everything below.
+    pub races: bool,
+    /// Ordinary writes that the asynchronous proxy reads without a proxy fence between.
+    pub proxies: bool,
+    /// Phases of mbarriers that end before their copies, bytes expected that never come, copies in flight when a block ends.
+    pub transactions: bool,
+    /// Non-coherent loads of bytes written while the kernel runs.
+    pub non_coherent: bool,
+    /// Lint, off in [`Checks::all`]: asynchronous writes over bytes that were accessed ordinarily, with a barrier between but no
+    /// proxy fence. The memory model asks for one, shipping kernels do without.
+    pub proxy_reuse: bool,
 }
 
 impl Checks {
-    /// Everything.
+    /// Everything but lints.
     pub const fn all() -> Self {
-        Checks { uninitialised: true, registers: true, wgmma: true, bulk_source: true }
+        Checks {
+            uninitialised: true,
+            registers: true,
+            wgmma: true,
+            bulk_source: true,
+            races: true,
+            proxies: true,
+            transactions: true,
+            non_coherent: true,
+            proxy_reuse: false,
+        }
     }
 
     /// Only what is always checked.
     pub const fn none() -> Self {
-        Checks { uninitialised: false, registers: false, wgmma: false, bulk_source: false }
+        Checks {
+            uninitialised: false,
+            registers: false,
+            wgmma: false,
+            bulk_source: false,
+            races: false,
+            proxies: false,
+            transactions: false,
+            non_coherent: false,
+            proxy_reuse: false,
+        }
     }
 }

@@ -10,6 +10,9 @@ use super::system::System;
 use crate::memory::shared::{SharedLayout, SharedMemory};
 use crate::report::MachineError;
 
+/// Bytes behind `%envreg1` and `%envreg2`: the state of a cooperative grid's barrier.
+pub(crate) const WORKSPACE_BYTES: u64 = 256;
+
 /// A grid in flight.
 #[derive(Debug)]
 pub(crate) struct Grid {
@@ -24,6 +27,10 @@ pub(crate) struct Grid {
     pub(crate) dynamic_shared: u32,
     pub(crate) params: Arc<[u8]>,
     pub(crate) programmatic: bool,
+    /// All blocks become resident at once or none.
+    pub(crate) cooperative: bool,
+    /// Memory of the grid barrier of a cooperative grid.
+    pub(crate) workspace: u64,
     pub(crate) needs: Needs,
     pub(crate) layout: SharedLayout,
     /// Next cluster to become resident.
@@ -83,7 +90,8 @@ impl Grid {
         self.dims.iter().map(|d| *d as u64).product()
     }
 
-    fn cluster_size(&self) -> u64 {
+    /// Blocks of a cluster.
+    pub(crate) fn cluster_size(&self) -> u64 {
         self.cluster.iter().map(|d| *d as u64).product()
     }
 
@@ -205,18 +213,20 @@ pub(crate) fn prepare(
         dynamic_shared: launch.dynamic_shared,
         params: launch.params.as_slice().into(),
         programmatic: launch.programmatic,
+        cooperative: launch.cooperative,
+        workspace: 0,
         needs,
         layout,
         next: 0,
         finished: 0,
         program: program.clone(),
     };
-    let capacity = config.sms as u64 * per_sm(&needs, config) as u64;
-    if capacity == 0 || cluster_size > capacity || (launch.cooperative && grid.blocks() > capacity) {
+    let capacity = active_clusters(&needs, cluster_size as u32, config) as u64 * cluster_size;
+    if capacity == 0 || (launch.cooperative && grid.blocks() > capacity) {
         return Err(MachineError::TooLarge {
             resource: "resident blocks",
             needed: if launch.cooperative { grid.blocks() } else { cluster_size },
-            available: capacity,
+            available: if capacity == 0 { largest_cluster(&needs, config) as u64 } else { capacity },
         });
     }
     Ok(grid)
@@ -231,7 +241,59 @@ fn per_sm(needs: &Needs, device: &DeviceConfig) -> u32 {
     sm.blocks
 }
 
-/// Makes as many blocks of a grid resident as fit; clusters come as a whole.
+/// Blocks of one GPC.
+fn per_gpc(needs: &Needs, device: &DeviceConfig) -> impl Iterator<Item = u32> {
+    let each = per_sm(needs, device);
+    device.gpc_ranges().into_iter().map(move |sms| sms.len() as u32 * each)
+}
+
+/// The clusters of so many blocks that an empty device holds at once: none spans two GPCs.
+pub(crate) fn active_clusters(needs: &Needs, size: u32, device: &DeviceConfig) -> u32 {
+    per_gpc(needs, device).map(|blocks| blocks / size).sum()
+}
+
+/// The largest cluster an empty device holds.
+fn largest_cluster(needs: &Needs, device: &DeviceConfig) -> u32 {
+    per_gpc(needs, device).max().unwrap_or(0)
+}
+
+/// The SMs for the next cluster of a grid, all in one GPC; they are taken. The emptiest SMs come first.
+fn reserve(sms: &mut [Sm], needs: &Needs, size: usize, device: &DeviceConfig) -> Option<Vec<usize>> {
+    let emptiest = |sms: &[Sm], range: std::ops::Range<usize>| {
+        range.filter(|i| sms[*i].fits(needs, device)).min_by_key(|i| sms[*i].blocks)
+    };
+    if size == 1 {
+        let best = emptiest(sms, 0..sms.len())?;
+        sms[best].take(needs);
+        return Some(vec![best]);
+    }
+    let mut gpcs = device.gpc_ranges();
+    gpcs.sort_by_key(|range| range.clone().map(|i| sms[i].blocks).sum::<u32>());
+    for range in gpcs {
+        let before = sms[range.clone()].to_vec();
+        let mut chosen = Vec::with_capacity(size);
+        while chosen.len() < size
+            && let Some(best) = emptiest(sms, range.clone())
+        {
+            sms[best].take(needs);
+            chosen.push(best);
+        }
+        if chosen.len() == size {
+            return Some(chosen);
+        }
+        sms[range].copy_from_slice(&before);
+    }
+    None
+}
+
+/// Would all blocks of a grid fit now?
+fn fits_whole(sms: &[Sm], grid: &Grid, device: &DeviceConfig) -> bool {
+    let mut sms = sms.to_vec();
+    let size = grid.cluster_size() as usize;
+    (0..grid.blocks() / size as u64).all(|_| reserve(&mut sms, &grid.needs, size, device).is_some())
+}
+
+/// Makes as many blocks of a grid resident as fit; clusters come as a whole, a cooperative grid as a whole too.
 pub(crate) fn place(
     sys: &mut System,
     sms: &mut [Sm],
@@ -246,30 +308,25 @@ pub(crate) fn place(
         }
         let config = &sys.config.devices[g.device];
         let size = g.cluster_size() as usize;
-        let mut trial: Vec<usize> = Vec::with_capacity(size);
-        let mut state = Vec::new();
-        for _ in 0..size {
-            let best =
-                (0..sms.len()).filter(|i| sms[*i].fits(&g.needs, config)).min_by_key(|i| sms[*i].blocks);
-            let Some(best) = best else { break };
-            state.push((best, sms[best]));
-            sms[best].take(&g.needs);
-            trial.push(best);
-        }
-        if trial.len() < size {
-            for (i, before) in state.into_iter().rev() {
-                sms[i] = before;
+        if g.cooperative {
+            if g.next == 0 && !fits_whole(sms, g, config) {
+                return placed;
             }
-            return placed;
+        } else if let Some(limit) = sys.config.resident_blocks {
+            let resident: u32 = sms.iter().map(|s| s.blocks).sum();
+            if resident > 0 && resident + size as u32 > limit {
+                return placed;
+            }
         }
+        let Some(chosen) = reserve(sms, &g.needs, size, config) else { return placed };
         let first = g.next;
         let mut peers: Vec<usize> = (0..blocks.len()).filter(|i| blocks[*i].is_none()).take(size).collect();
         while peers.len() < size {
             blocks.push(None);
             peers.push(blocks.len() - 1);
         }
-        for (rank, sm) in trial.iter().enumerate() {
-            let block = make(sys, &sys.grids[&grid], first, rank as u32, *sm as u32, peers.clone());
+        for (rank, sm) in chosen.iter().enumerate() {
+            let block = make(sys, grid, first, rank as u32, *sm as u32, peers.clone());
             blocks[peers[rank]] = Some(Box::new(block));
         }
         if let Some(g) = sys.grids.get_mut(&grid) {
@@ -280,12 +337,37 @@ pub(crate) fn place(
 }
 
 /// Block `rank` of cluster `cluster` of a grid.
-fn make(sys: &System, grid: &Grid, cluster: u64, rank: u32, sm: u32, peers: Vec<usize>) -> Block {
+fn make(sys: &mut System, id: usize, cluster: u64, rank: u32, sm: u32, peers: Vec<usize>) -> Block {
+    // The checker's part needs the system to itself.
+    let grids = std::mem::take(&mut sys.grids);
+    let grid = &grids[&id];
+    let ctaid = position(grid, cluster, rank);
+    let open: Vec<u32> = grids.keys().map(|g| *g as u32).collect();
+    let check = crate::check::start_block(sys, grid, open, rank, ctaid);
+    let block = assemble(sys, grid, ctaid, rank, sm, peers, check);
+    sys.grids = grids;
+    block
+}
+
+/// `%ctaid` of block `rank` of a cluster.
+fn position(grid: &Grid, cluster: u64, rank: u32) -> [u32; 3] {
     let clusters = std::array::from_fn::<u64, 3, _>(|d| (grid.dims[d] / grid.cluster[d]) as u64);
     let base =
         [cluster % clusters[0], cluster / clusters[0] % clusters[1], cluster / (clusters[0] * clusters[1])];
     let [cx, cy, _] = grid.cluster;
     let inside = [rank % cx, rank / cx % cy, rank / (cx * cy)];
+    std::array::from_fn(|d| base[d] as u32 * grid.cluster[d] + inside[d])
+}
+
+fn assemble(
+    sys: &System,
+    grid: &Grid,
+    ctaid: [u32; 3],
+    rank: u32,
+    sm: u32,
+    peers: Vec<usize>,
+    check: Option<Box<crate::check::BlockCheck>>,
+) -> Block {
     let template = WarpTemplate {
         program: &grid.program,
         block_dim: grid.block_dim,
@@ -298,7 +380,7 @@ fn make(sys: &System, grid: &Grid, cluster: u64, rank: u32, sm: u32, peers: Vec<
         grid: grid.id,
         device: grid.device,
         sm,
-        ctaid: std::array::from_fn(|d| base[d] as u32 * grid.cluster[d] + inside[d]),
+        ctaid,
         grid_dim: grid.dims,
         block_dim: grid.block_dim,
         cluster_dim: grid.cluster,
@@ -319,6 +401,8 @@ fn make(sys: &System, grid: &Grid, cluster: u64, rank: u32, sm: u32, peers: Vec<
         released_dependents: false,
         cluster_phase: 0,
         cluster_arrived: 0,
+        workspace: grid.workspace,
         maps: Vec::new(),
+        check,
     }
 }

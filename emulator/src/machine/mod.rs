@@ -11,13 +11,15 @@ mod launch;
 pub(crate) mod program;
 pub(crate) mod rng;
 mod scheduler;
+mod share;
+mod stream;
 pub(crate) mod system;
 pub(crate) mod warp;
 
 pub use config::{Checks, Completion, DeviceConfig, MachineConfig, Schedule, SharedPlacement};
 pub use counters::{Counters, InstructionClass};
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::ir;
@@ -28,6 +30,7 @@ use block::Block;
 use launch::Sm;
 use program::Program;
 use rng::Rng;
+use stream::{Event, Graph, Stream, Work};
 use system::System;
 
 /// A module loaded on a device.
@@ -37,6 +40,14 @@ pub struct ModuleId(pub(crate) u32);
 /// A stream of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StreamId(pub(crate) u32);
+
+/// An event of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EventId(pub(crate) u32);
+
+/// A captured sequence of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GraphId(pub(crate) u32);
 
 /// One kernel launch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,13 +80,6 @@ struct Loaded {
     programs: Vec<Option<Arc<Program>>>,
 }
 
-/// A stream: the grids that have not ended, oldest first.
-#[derive(Debug)]
-struct Stream {
-    device: usize,
-    queue: VecDeque<usize>,
-}
-
 /// Devices, their memory and their streams.
 #[derive(Debug)]
 pub struct Machine {
@@ -85,6 +89,8 @@ pub struct Machine {
     /// Resident blocks of all devices.
     blocks: Vec<Option<Box<Block>>>,
     streams: Vec<Stream>,
+    events: Vec<Event>,
+    graphs: Vec<Graph>,
     modules: Vec<Loaded>,
     grids: usize,
     reports: Vec<Report>,
@@ -103,6 +109,8 @@ impl Machine {
             sms: config.devices.iter().map(|d| scheduler::empty_sms(d.sms)).collect(),
             blocks: Vec::new(),
             streams: Vec::new(),
+            events: Vec::new(),
+            graphs: Vec::new(),
             modules: Vec::new(),
             grids: 0,
             reports: Vec::new(),
@@ -121,6 +129,8 @@ impl Machine {
                 time_out: false,
                 grids: HashMap::new(),
                 scratch: Default::default(),
+                check: Default::default(),
+                reach: (0..devices).map(|d| 1 << (d & 63)).collect(),
                 config,
             },
         }
@@ -213,11 +223,22 @@ impl Machine {
         for variable in &module.globals {
             let align = (variable.align.max(1) as u64).next_power_of_two();
             let address = self.alloc(device, variable.init.len() as u64, align)?;
-            self.write(address, &variable.init)?;
-            if variable.space == ir::Space::Const {
-                self.sys.global.protect(address);
-            }
             globals.push(address);
+        }
+        for (variable, address) in module.globals.iter().zip(&globals) {
+            let mut init = variable.init.clone();
+            for relocation in &variable.relocations {
+                let at = relocation.at as usize;
+                let target = globals.get(relocation.symbol.index as usize);
+                if let (Some(bytes), Some(target)) = (init.get_mut(at..at + 8), target) {
+                    let value = target.wrapping_add_signed(relocation.symbol.offset);
+                    bytes.copy_from_slice(&value.to_le_bytes());
+                }
+            }
+            self.write(*address, &init)?;
+            if variable.space == ir::Space::Const {
+                self.sys.global.protect(*address);
+            }
         }
         let programs = vec![None; module.kernels.len()];
         self.modules.push(Loaded { device, module, globals: globals.into(), programs });
@@ -233,12 +254,31 @@ impl Machine {
 
     /// A new, empty stream. A device that does not exist shows at the first launch.
     pub fn create_stream(&mut self, device: usize) -> StreamId {
-        self.streams.push(Stream { device, queue: VecDeque::new() });
+        self.streams.push(Stream::new(device));
         StreamId(self.streams.len() as u32 - 1)
     }
 
-    /// Validates and enqueues. Nothing runs until something waits.
-    pub fn launch(
+    /// A kernel of a loaded module, and the module's device.
+    fn program(&mut self, module: ModuleId, entry: &str) -> Result<(usize, Arc<Program>), MachineError> {
+        let missing = |what, name: String| MachineError::NoSuch { what, name };
+        let loaded =
+            self.modules.get_mut(module.0 as usize).ok_or_else(|| missing("module", module.0.to_string()))?;
+        let index = loaded
+            .module
+            .kernels
+            .iter()
+            .position(|k| k.name == entry)
+            .ok_or_else(|| missing("kernel", entry.to_string()))?;
+        let program = loaded.programs[index]
+            .get_or_insert_with(|| {
+                Arc::new(Program::new(loaded.module.clone(), index, loaded.globals.clone()))
+            })
+            .clone();
+        Ok((loaded.device, program))
+    }
+
+    /// Validates a launch and enqueues its grid.
+    fn launch_now(
         &mut self,
         stream: StreamId,
         module: ModuleId,
@@ -253,27 +293,19 @@ impl Machine {
             self.streams.get(stream.0 as usize).ok_or_else(|| missing("stream", stream.0.to_string()))?;
         let device = queue.device;
         self.device(device)?;
-        let loaded = self
-            .modules
-            .get_mut(module.0 as usize)
-            .filter(|l| l.device == device)
-            .ok_or_else(|| missing("module on this device", module.0.to_string()))?;
-        let index = loaded
-            .module
-            .kernels
-            .iter()
-            .position(|k| k.name == entry)
-            .ok_or_else(|| missing("kernel", entry.to_string()))?;
-        let program = loaded.programs[index]
-            .get_or_insert_with(|| {
-                Arc::new(Program::new(loaded.module.clone(), index, loaded.globals.clone()))
-            })
-            .clone();
+        let (owner, program) = self.program(module, entry)?;
+        if owner != device {
+            return Err(missing("module on this device", module.0.to_string()));
+        }
         let id = self.grids;
-        let grid = launch::prepare(&self.sys, id, (stream.0 as usize, device), program, launch)?;
+        let mut grid = launch::prepare(&self.sys, id, (stream.0 as usize, device), program, launch)?;
+        if launch.cooperative {
+            grid.workspace = self.sys.global.alloc(device, launch::WORKSPACE_BYTES, 256);
+            self.fill(grid.workspace, 0, launch::WORKSPACE_BYTES)?;
+        }
         self.grids += 1;
         self.sys.grids.insert(id, grid);
-        self.streams[stream.0 as usize].queue.push_back(id);
+        self.streams[stream.0 as usize].queue.push_back(Work::Grid(id));
         Ok(())
     }
 
@@ -283,6 +315,11 @@ impl Machine {
         while self.pending(stream) {
             self.turn()?;
         }
+        self.outcome()
+    }
+
+    /// The fault that stopped the machine, if any.
+    fn outcome(&self) -> Result<(), Fault> {
         self.fault.clone().map_or(Ok(()), Err)
     }
 
@@ -335,15 +372,14 @@ impl Machine {
     pub fn reset(&mut self) {
         self.blocks.clear();
         self.sys.grids.clear();
+        self.sys.check.quiesce();
         self.reports.clear();
         self.fault = None;
         self.idle = 0;
         self.time_outs = 0;
         self.sys.rng = Rng::new(self.sys.config.seed);
         self.sys.counters.fill(Counters::default());
-        for stream in &mut self.streams {
-            stream.queue.clear();
-        }
+        self.clear_streams();
         for (sms, device) in self.sms.iter_mut().zip(&self.sys.config.devices) {
             *sms = scheduler::empty_sms(device.sms);
         }

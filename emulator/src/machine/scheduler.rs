@@ -8,6 +8,7 @@
 use super::block::Block;
 use super::launch::{Sm, place};
 use super::program::Program;
+use super::stream::Work;
 use super::system::System;
 use super::warp::Wait;
 use super::{Completion, Machine, Schedule};
@@ -111,7 +112,10 @@ impl Machine {
     fn land_anything(&mut self) -> Result<bool, Box<Report>> {
         let mut landed = false;
         for block in self.blocks.iter_mut().flatten() {
-            landed |= transfer::land_any(&mut self.sys, block, |_| 0)?;
+            self.sys.global.set_reach(self.sys.reach[block.device]);
+            let outcome = transfer::land_any(&mut self.sys, block, |_| 0);
+            self.sys.global.set_reach(u64::MAX);
+            landed |= outcome?;
         }
         Ok(landed)
     }
@@ -119,10 +123,11 @@ impl Machine {
     /// Lets grids begin that may, and blocks become resident.
     fn start_grids(&mut self) {
         for stream in 0..self.streams.len() {
+            self.advance(stream);
             let device = self.streams[stream].device;
-            for at in 0..self.streams[stream].queue.len() {
-                let id = self.streams[stream].queue[at];
-                if at > 0 && !self.may_overlap(self.streams[stream].queue[at - 1], id) {
+            let queue = self.front_grids(stream);
+            for (at, id) in queue.iter().copied().enumerate() {
+                if at > 0 && !self.may_overlap(queue[at - 1], id) {
                     break;
                 }
                 let before = self.sys.grids.get(&id).map(|g| g.next);
@@ -150,6 +155,7 @@ impl Machine {
     /// Runs the warps of a block: all in turns, or the one picked. True if any did more than poll.
     fn visit(&mut self, slot: usize, pick: Option<usize>) -> Result<bool, Box<Report>> {
         let Some(mut block) = self.blocks[slot].take() else { return Ok(false) };
+        self.sys.global.set_reach(self.sys.reach[block.device]);
         let program = block.program.clone();
         let outcome = match pick {
             None => run_block(&mut self.sys, &mut block, &mut self.blocks, &program),
@@ -174,6 +180,7 @@ impl Machine {
         {
             outcome = Err(report);
         }
+        self.sys.global.set_reach(u64::MAX);
         self.blocks[slot] = Some(block);
         if ended && outcome.is_ok() {
             self.retire(slot);
@@ -192,9 +199,15 @@ impl Machine {
             self.sms[device][sm].release(&grid.needs);
             grid.finished += 1;
             if grid.complete() {
-                let stream = grid.stream;
+                let (stream, workspace) = (grid.stream, grid.workspace);
                 self.sys.grids.remove(&id);
-                self.streams[stream].queue.retain(|g| *g != id);
+                if self.sys.grids.is_empty() {
+                    self.sys.check.quiesce();
+                }
+                self.streams[stream].queue.retain(|work| !matches!(work, Work::Grid(grid) if *grid == id));
+                if workspace != 0 {
+                    self.sys.global.free(workspace);
+                }
             }
         }
         if peers.iter().all(|p| self.blocks[*p].as_ref().is_none_or(|b| b.done())) {

@@ -34,6 +34,9 @@ pub(crate) struct System {
     /// Grids enqueued and not complete.
     pub(crate) grids: HashMap<usize, Grid>,
     pub(crate) scratch: Scratch,
+    pub(crate) check: crate::check::SystemCheck,
+    /// By device: the devices whose memory its kernels reach, by bit.
+    pub(crate) reach: Vec<u64>,
 }
 
 impl System {

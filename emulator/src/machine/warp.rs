@@ -120,6 +120,8 @@ pub(crate) struct Warp {
     pub(crate) polls: u32,
     /// The machine's progress count at the last poll.
     pub(crate) poll_epoch: u64,
+    /// What the happens-before checker knows of it.
+    pub(crate) check: crate::check::WarpCheck,
 }
 
 impl Warp {

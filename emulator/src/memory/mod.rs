@@ -4,6 +4,7 @@
 //! Every byte carries one bit that says whether anything was ever written to it. Addresses are never reused, and between
 //! two allocations lies a gap that belongs to nobody, so a wild or stale pointer always hits the gap.
 
+pub(crate) mod backing;
 pub(crate) mod global;
 pub(crate) mod init;
 pub(crate) mod shared;

@@ -3,6 +3,9 @@
 //! The chip's encoding is not documented and nothing may depend on it; ours only has to fit, to survive being copied as
 //! kernel parameter or through global memory, and to be told apart from bytes that are no tensor map. Word 0 holds a magic
 //! number and the enumerations, word 15 a checksum over the rest.
+//!
+//! `tensormap.replace` edits one field of the bytes at a time ([`edit`]); what the fields may be together is only checked when the
+//! map is used, because on the way from one map to another some do not fit.
 
 use super::{DataType, L2Promotion, MAX_RANK, OobFill, Swizzle, TensorMap, TensorMapError, refuse};
 
@@ -70,9 +73,87 @@ impl TensorMap {
             map.box_dims[i] = (words[11] >> (12 * i)) as u32 & 0xfff;
             map.element_strides[i] = (words[12] >> (8 * i)) as u32 & 0xff;
         }
+        if let Some(i) = (0..rank).find(|i| !(1..=8).contains(&map.element_strides[*i])) {
+            return refuse(format!("elementStrides[{i}]"), "1 to 8", map.element_strides[i]);
+        }
         map.check()?;
         Ok(map)
     }
+}
+
+/// One change by `tensormap.replace`, with the instruction's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// `.global_address`
+    Address(u64),
+    /// `.rank`, as a rank (the instruction's operand is one less).
+    Rank(u32),
+    /// `.box_dim`
+    BoxDim(u32, u32),
+    /// `.global_dim`
+    Dim(u32, u32),
+    /// `.global_stride`, in bytes; index 0 is the stride of dimension 1.
+    Stride(u32, u64),
+    /// `.element_stride`
+    ElementStride(u32, u32),
+    /// `.elemtype`: numbered otherwise than the driver does.
+    ElementType(u32),
+    /// `.interleave_layout`
+    Interleave(u32),
+    /// `.swizzle_mode`
+    Swizzle(u32),
+    /// `.fill_mode`
+    Fill(u32),
+}
+
+/// Changes one field of an encoded map. All zeros count as a map nobody has filled in yet: kernels build maps from cleared memory.
+pub fn edit(words: &mut [u64; 16], edit: Edit) -> Result<(), TensorMapError> {
+    if *words == [0; 16] {
+        words[0] = MAGIC << 32 | 1;
+        words[12] = 0x01_0101_0101;
+    } else if words[0] >> 32 != MAGIC || words[15] != checksum(words) {
+        return no_map(words).map(|_| ());
+    }
+    let mut set = |word: usize, shift: u32, bits: u32, value: u64| {
+        let mask = (u64::MAX >> (64 - bits)) << shift;
+        words[word] = words[word] & !mask | value << shift & mask;
+    };
+    let index = |i: u32, end: u32| if i < end { Ok(i) } else { refuse("index", format!("below {end}"), i) };
+    match edit {
+        Edit::Address(address) => set(1, 0, 64, address),
+        Edit::Rank(rank @ 1..=5) => set(0, 0, 4, rank.into()),
+        Edit::Rank(rank) => return refuse("tensorRank", "1 to 5", rank),
+        Edit::BoxDim(i, extent) => {
+            if extent == 0 || extent > 256 {
+                return refuse(format!("boxDim[{i}]"), "1 to 256", extent);
+            }
+            set(11, 12 * index(i, 5)?, 12, extent.into());
+        }
+        Edit::Dim(i, extent) => set(2 + index(i, 5)? as usize, 0, 64, extent.into()),
+        Edit::Stride(i, stride) => set(7 + index(i, 4)? as usize, 0, 64, stride),
+        // Without interleaving the copy engine has no step for dimension 0.
+        Edit::ElementStride(0, _) => {}
+        Edit::ElementStride(i, step @ 1..=8) => set(12, 8 * index(i, 5)?, 8, step.into()),
+        Edit::ElementStride(i, step) => return refuse(format!("elementStrides[{i}]"), "1 to 8", step),
+        Edit::ElementType(number) => {
+            use DataType::*;
+            let types = [U8, U16, U32, S32, U64, S64, F16, F32, F32Ftz, F64, BF16, TF32, TF32Ftz];
+            match types.get(number as usize) {
+                Some(ty) => set(0, 4, 8, *ty as u64),
+                None => return refuse("elemtype", "0 to 12", number),
+            }
+        }
+        Edit::Interleave(0) => {}
+        Edit::Interleave(layout) => {
+            return refuse("interleave", "none (interleaved layouts are not emulated)", layout);
+        }
+        Edit::Swizzle(mode @ 0..=3) => set(0, 12, 4, mode.into()),
+        Edit::Swizzle(mode) => return refuse("swizzle", "0 to 3", mode),
+        Edit::Fill(mode @ 0..=1) => set(0, 20, 4, mode.into()),
+        Edit::Fill(mode) => return refuse("oobFill", "0 or 1", mode),
+    }
+    words[15] = checksum(words);
+    Ok(())
 }
 
 fn no_map(words: &[u64; 16]) -> Result<TensorMap, TensorMapError> {

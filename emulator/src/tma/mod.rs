@@ -13,6 +13,7 @@
 mod encode;
 mod tile;
 
+pub use encode::{Edit, edit};
 pub use tile::Chunk;
 
 use std::fmt;

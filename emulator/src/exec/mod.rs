@@ -6,6 +6,7 @@
 
 mod address;
 mod alu;
+mod arith;
 mod async_copy;
 mod atomic;
 mod barrier;
@@ -29,12 +30,15 @@ pub(crate) mod transfer;
 mod warp_ops;
 pub(crate) mod wgmma;
 
+use std::mem::MaybeUninit;
+
 use crate::ir::{Instr, Op, PredSrc, Reg, Special, Src};
 use crate::machine::block::{Block, Origin};
 use crate::machine::program::Program;
 use crate::machine::system::System;
 use crate::machine::warp::{Col32, Col64, Path, Wait, Warp};
 use crate::report::{Class, Report};
+use arith::Out;
 use lanes::{blend32, blend64};
 
 /// What happens after an instruction.
@@ -107,6 +111,26 @@ impl<'a> Core<'a> {
             Src::Reg(Reg::B32(r)) => self.warp.r32[*r as usize],
             Src::Imm(value) => [*value as u32; 32],
             _ => self.get32_slow(src),
+        }
+    }
+
+    /// A source of 32 bits or less: the register itself, or a constant spread over `buffer`.
+    #[inline(always)]
+    pub(crate) fn ref32<'s>(&'s self, src: &Src, buffer: &'s mut MaybeUninit<Col32>) -> &'s Col32 {
+        match src {
+            Src::Reg(Reg::B32(r)) => &self.warp.r32[*r as usize],
+            Src::Imm(value) => buffer.write([*value as u32; 32]),
+            _ => buffer.write(self.get32_slow(src)),
+        }
+    }
+
+    /// As [`Self::ref32`], for 64 bits.
+    #[inline(always)]
+    pub(crate) fn ref64<'s>(&'s self, src: &Src, buffer: &'s mut MaybeUninit<Col64>) -> &'s Col64 {
+        match src {
+            Src::Reg(Reg::B64(r)) => &self.warp.r64[*r as usize],
+            Src::Imm(value) => buffer.write([*value; 32]),
+            _ => buffer.write(self.get64(src)),
         }
     }
 
@@ -278,7 +302,7 @@ impl<'a> Core<'a> {
 
     /// Executes an instruction for the lanes of `mask` (the guard is already in it).
     #[inline]
-    pub(crate) fn exec(&mut self, instr: &'a Instr, mask: u32) -> Step {
+    pub(crate) fn exec(&mut self, instr: &'a Instr, mask: u32, out: &mut Out) -> Step {
         match &instr.op {
             Op::Bra { target, .. } => Ok(self.branch(*target, mask)),
             Op::Ld { space, ty, dsts, addr, sem, nc, scope } => {
@@ -300,7 +324,7 @@ impl<'a> Core<'a> {
             | Op::PredNot { .. }
             | Op::Selp { .. }
             | Op::Slct { .. }
-            | Op::Cvt { .. } => self.alu(&instr.op, mask),
+            | Op::Cvt { .. } => self.alu(&instr.op, mask, out),
             Op::Cvta { space, to, dst, src } => self.cvta(*space, *to, *dst, src, mask),
             Op::Isspacep { space, dst, src } => self.isspacep(*space, *dst, src, mask),
             Op::Atom { .. } => self.atom(&instr.op, mask),

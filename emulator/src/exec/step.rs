@@ -1,8 +1,8 @@
 //! Running a warp: choosing its path, checking registers, executing, counting, until it has to wait or give way.
 
-use super::{Core, Flow};
-use crate::machine::Schedule;
+use super::{Core, Flow, Out};
 use crate::machine::warp::Wait;
+use crate::machine::{InstructionClass, Schedule};
 use crate::report::{Class, Report};
 
 /// Why a warp stopped running.
@@ -18,9 +18,28 @@ pub(crate) enum Stop {
     Exited,
 }
 
+/// What one turn adds to the counters.
+#[derive(Default)]
+struct Tally {
+    threads: u64,
+    by_class: [u64; InstructionClass::ALL.len()],
+}
+
 impl Core<'_> {
     /// Runs the warp for at most `budget` instructions.
     pub(crate) fn run(&mut self, budget: u32) -> Result<Stop, Box<Report>> {
+        let mut tally = Tally::default();
+        let outcome = self.run_counted(budget, &mut tally);
+        let counters = &mut self.sys.counters[self.block.device];
+        counters.thread_instructions += tally.threads;
+        for (total, new) in counters.by_class.iter_mut().zip(tally.by_class) {
+            *total += new;
+            counters.instructions += new;
+        }
+        outcome
+    }
+
+    fn run_counted(&mut self, budget: u32, tally: &mut Tally) -> Result<Stop, Box<Report>> {
         let program = self.program;
         let code = program.kernel().code.as_slice();
         let checks = self.sys.config.checks;
@@ -30,6 +49,7 @@ impl Core<'_> {
         if !self.warp.choose() {
             return Ok(Stop::Blocked);
         }
+        let mut out = Out::new();
         for _ in 0..budget {
             let path = &self.warp.paths[self.warp.current];
             let (pc, resumed, here) = (path.pc, path.resumed, path.mask);
@@ -46,10 +66,8 @@ impl Core<'_> {
             if !resumed {
                 self.warp.clock += 1;
                 self.sys.clock += 1;
-                let counters = &mut self.sys.counters[self.block.device];
-                counters.instructions += 1;
-                counters.thread_instructions += mask.count_ones() as u64;
-                counters.by_class[side.class as usize] += 1;
+                tally.threads += mask.count_ones() as u64;
+                tally.by_class[side.class as usize] += 1;
                 if self.sys.clock > self.sys.limit {
                     return Err(self.report(
                         Class::InstructionLimit,
@@ -85,7 +103,7 @@ impl Core<'_> {
                     }
                 }
             }
-            let flow = if mask == 0 { Flow::Next } else { self.exec(instr, mask)? };
+            let flow = if mask == 0 { Flow::Next } else { self.exec(instr, mask, &mut out)? };
             let current = self.warp.current;
             let mut give_way = false;
             match flow {

@@ -4,6 +4,7 @@
 //! do what was asked".
 
 mod coverage;
+mod exec;
 
 use std::process::ExitCode;
 
@@ -12,6 +13,9 @@ usage: hadal-emulator COMMAND …
 
   coverage FILE [--isa DIR] [--json]
         run the instruction tests and list which forms of FILE (one a line) none of them covers
+  exec -- PROGRAM [ARGUMENT …]
+        run a CUDA program on the emulator; HADAL_EMULATOR_DEVICES, _CHECKS, _TENSOR, _SCHEDULE, _COMPLETION, _SEED,
+        _LIMIT and _PTX choose the machine (crate hadal-emulator-driver)
 ";
 
 /// Runs the command line; the program's name is already gone.
@@ -22,6 +26,7 @@ pub fn run(arguments: Vec<String>) -> ExitCode {
     };
     let result = match command {
         "coverage" => coverage::run(rest),
+        "exec" => exec::run(rest),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

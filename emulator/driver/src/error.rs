@@ -1,0 +1,139 @@
+//! Error codes by the driver's numbers, names and words; and what the emulator knows beyond them, on standard error.
+
+use std::ffi::c_int;
+
+use hadal_emulator::{Class, Fault, MachineError};
+
+use crate::abi::{Out, Text, exports};
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+macro_rules! codes {
+    ($($variant:ident = $number:literal, $name:literal, $words:literal;)*) => {
+        /// `CUresult`, as far as this library says it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(i32)]
+        pub enum Code { $($variant = $number),* }
+
+        /// The C strings of a code: name, words.
+        fn strings(code: c_int) -> Option<(&'static str, &'static str)> {
+            match code {
+                0 => Some(("CUDA_SUCCESS\0", "no error\0")),
+                $($number => Some((concat!($name, "\0"), concat!($words, "\0"))),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+codes! {
+    InvalidValue = 1, "CUDA_ERROR_INVALID_VALUE", "invalid argument";
+    OutOfMemory = 2, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory";
+    NotInitialized = 3, "CUDA_ERROR_NOT_INITIALIZED", "initialization error";
+    InvalidDevice = 101, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal";
+    InvalidContext = 201, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context";
+    NoBinary = 209, "CUDA_ERROR_NO_BINARY_FOR_GPU", "no kernel image is available for execution on the device";
+    InvalidPtx = 218, "CUDA_ERROR_INVALID_PTX", "a PTX JIT compilation failed";
+    InvalidHandle = 400, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle";
+    NotFound = 500, "CUDA_ERROR_NOT_FOUND", "named symbol not found";
+    NotReady = 600, "CUDA_ERROR_NOT_READY", "device not ready";
+    IllegalAddress = 700, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered";
+    OutOfResources = 701, "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES", "too many resources requested for launch";
+    Timeout = 702, "CUDA_ERROR_LAUNCH_TIMEOUT", "the launch timed out and was terminated";
+    IllegalInstruction = 715, "CUDA_ERROR_ILLEGAL_INSTRUCTION", "an illegal instruction was encountered";
+    Misaligned = 716, "CUDA_ERROR_MISALIGNED_ADDRESS", "misaligned address";
+    LaunchFailed = 719, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure";
+    CooperativeTooLarge = 720, "CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE", "too many blocks in cooperative launch";
+    NotSupported = 801, "CUDA_ERROR_NOT_SUPPORTED", "operation not supported";
+    InvalidClusterSize = 912, "CUDA_ERROR_INVALID_CLUSTER_SIZE", "invalid cluster size";
+    Unknown = 999, "CUDA_ERROR_UNKNOWN", "unknown error";
+}
+
+/// A code, and for a person what the code does not say.
+#[derive(Debug)]
+pub struct Error {
+    pub code: Code,
+    /// Printed once on standard error. Empty: the code says it all, as when a caller only asks.
+    pub detail: String,
+}
+
+impl Error {
+    pub fn new(code: Code, detail: impl Into<String>) -> Error {
+        Error { code, detail: detail.into() }
+    }
+
+    /// A code that is an answer rather than a mistake.
+    pub fn quiet(code: Code) -> Error {
+        Error::new(code, "")
+    }
+
+    pub fn invalid(detail: impl Into<String>) -> Error {
+        Error::new(Code::InvalidValue, detail)
+    }
+}
+
+impl From<MachineError> for Error {
+    fn from(error: MachineError) -> Error {
+        let code = match &error {
+            // Said when it happened.
+            MachineError::Faulted(fault) => return Error::quiet(fault_code(fault)),
+            MachineError::OutOfMemory { .. } => Code::OutOfMemory,
+            MachineError::NoSuch { .. } => Code::InvalidHandle,
+            MachineError::TooLarge { resource: "resident blocks", .. } => Code::CooperativeTooLarge,
+            MachineError::TooLarge { .. } => Code::OutOfResources,
+            _ => Code::InvalidValue,
+        };
+        Error::new(code, error.to_string())
+    }
+}
+
+/// What a GPU would have said.
+pub fn fault_code(fault: &Fault) -> Code {
+    match fault.report.class {
+        Class::OutOfBounds => Code::IllegalAddress,
+        Class::Misaligned => Code::Misaligned,
+        Class::InstructionLimit => Code::Timeout,
+        Class::Unsupported => Code::IllegalInstruction,
+        _ => Code::LaunchFailed,
+    }
+}
+
+/// The code for C, after the detail for the person.
+pub fn report(call: &'static str, error: Error) -> c_int {
+    if !error.detail.is_empty() {
+        eprintln!("hadal emulator: {call}: {}", error.detail);
+    }
+    error.code as c_int
+}
+
+exports! {
+    fn cuGetErrorName(code: c_int, text: Out<*const u8>) {
+        let (name, _) = strings(code).ok_or_else(|| Error::quiet(Code::InvalidValue))?;
+        text.put(name.as_ptr())
+    }
+
+    fn cuGetErrorString(code: c_int, text: Out<*const u8>) {
+        let (_, words) = strings(code).ok_or_else(|| Error::quiet(Code::InvalidValue))?;
+        text.put(words.as_ptr())
+    }
+
+    /// Tables of private functions, by identifier: there are none.
+    fn cuGetExportTable(table: Out<*const u8>, _identifier: Text) {
+        table.put_if_wanted(std::ptr::null());
+        Err(Error::quiet(Code::NotFound))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_words() {
+        for code in [Code::InvalidValue, Code::NoBinary, Code::LaunchFailed, Code::Unknown] {
+            let (name, words) = strings(code as c_int).unwrap();
+            assert!(name.starts_with("CUDA_ERROR_") && name.ends_with('\0') && words.ends_with('\0'));
+        }
+        assert!(strings(12_345).is_none());
+    }
+}

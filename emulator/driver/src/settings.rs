@@ -1,0 +1,115 @@
+//! What the environment chooses. `hadal-emulator exec` documents the same list.
+//!
+//! | variable | values | default |
+//! | --- | --- | --- |
+//! | `HADAL_EMULATOR_DEVICES` | 1 to 64 | 1 |
+//! | `HADAL_EMULATOR_CHECKS` | `all`, `none` | `all` |
+//! | `HADAL_EMULATOR_TENSOR` | `exact`, `fast` | `exact` |
+//! | `HADAL_EMULATOR_SCHEDULE` | `round-robin`, `random` | `round-robin` |
+//! | `HADAL_EMULATOR_COMPLETION` | `latest`, `eager`, `random` | `latest` |
+//! | `HADAL_EMULATOR_SEED` | a number | 0 |
+//! | `HADAL_EMULATOR_LIMIT` | warp instructions per wait | none |
+//! | `HADAL_EMULATOR_PTX` | folders, separated by `:` | none |
+
+use std::path::PathBuf;
+
+use hadal_emulator::tensor::Mode;
+use hadal_emulator::{Checks, Completion, DeviceConfig, MachineConfig, Schedule};
+
+use crate::error::{Code, Error, Result};
+
+const PREFIX: &str = "HADAL_EMULATOR_";
+
+/// Where PTX to machine code is looked for.
+pub fn ptx_folders() -> Vec<PathBuf> {
+    match std::env::var_os(format!("{PREFIX}PTX")) {
+        Some(list) => std::env::split_paths(&list).filter(|p| !p.as_os_str().is_empty()).collect(),
+        None => Vec::new(),
+    }
+}
+
+/// The machine that the environment asks for.
+pub fn machine() -> Result<MachineConfig> {
+    configure(|name| std::env::var_os(format!("{PREFIX}{name}")).map(|v| v.to_string_lossy().into_owned()))
+}
+
+fn configure(get: impl Fn(&str) -> Option<String>) -> Result<MachineConfig> {
+    let wrong = |name: &str, expected: &str, got: &str| {
+        Error::new(Code::InvalidValue, format!("{PREFIX}{name}: expected {expected}, got `{got}`"))
+    };
+    let number = |name: &str, least: u64, most: u64| match get(name) {
+        None => Ok(None),
+        Some(text) => match text.parse() {
+            Ok(value) if (least..=most).contains(&value) => Ok(Some(value)),
+            _ => Err(wrong(name, &format!("a number from {least} to {most}"), &text)),
+        },
+    };
+    let mut config = MachineConfig::default();
+    let devices = number("DEVICES", 1, 64)?.unwrap_or(1);
+    config.devices = vec![DeviceConfig::h100(); devices as usize];
+    config.seed = number("SEED", 0, u64::MAX)?.unwrap_or(0);
+    config.instruction_limit = number("LIMIT", 1, u64::MAX)?;
+    config.checks = match get("CHECKS").as_deref() {
+        None | Some("all") => Checks::all(),
+        Some("none") => Checks::none(),
+        Some(got) => return Err(wrong("CHECKS", "`all` or `none`", got)),
+    };
+    config.tensor_mode = match get("TENSOR").as_deref() {
+        None | Some("exact") => Mode::Exact,
+        Some("fast") => Mode::Fast,
+        Some(got) => return Err(wrong("TENSOR", "`exact` or `fast`", got)),
+    };
+    config.schedule = match get("SCHEDULE").as_deref() {
+        None | Some("round-robin") => Schedule::RoundRobin,
+        Some("random") => Schedule::Random,
+        Some(got) => return Err(wrong("SCHEDULE", "`round-robin` or `random`", got)),
+    };
+    config.completion = match get("COMPLETION").as_deref() {
+        None | Some("latest") => Completion::Latest,
+        Some("eager") => Completion::Eager,
+        Some("random") => Completion::Random,
+        Some(got) => return Err(wrong("COMPLETION", "`latest`, `eager` or `random`", got)),
+    };
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(set: &[(&str, &str)]) -> Result<MachineConfig> {
+        configure(|name| set.iter().find(|(n, _)| *n == name).map(|(_, value)| value.to_string()))
+    }
+
+    #[test]
+    fn every_choice_is_heard() {
+        let config = with(&[
+            ("DEVICES", "8"),
+            ("CHECKS", "none"),
+            ("TENSOR", "fast"),
+            ("SCHEDULE", "random"),
+            ("COMPLETION", "eager"),
+            ("SEED", "7"),
+            ("LIMIT", "1000"),
+        ])
+        .unwrap();
+        assert_eq!((config.devices.len(), config.seed, config.instruction_limit), (8, 7, Some(1000)));
+        assert_eq!((config.checks, config.tensor_mode), (Checks::none(), Mode::Fast));
+        assert_eq!((config.schedule, config.completion), (Schedule::Random, Completion::Eager));
+    }
+
+    #[test]
+    fn nonsense_names_its_variable() {
+        for (name, value) in [
+            ("DEVICES", "0"),
+            ("CHECKS", "some"),
+            ("TENSOR", ""),
+            ("SCHEDULE", "x"),
+            ("COMPLETION", "y"),
+            ("SEED", "-1"),
+        ] {
+            let error = with(&[(name, value)]).unwrap_err();
+            assert!(error.detail.contains(&format!("HADAL_EMULATOR_{name}")), "{}", error.detail);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Streams.
+
+use std::ffi::{c_int, c_uint};
+
+use crate::abi::{Handle, Out, exports};
+use crate::error::{self, Code, Error, Result};
+use crate::state::{self, Kind, Stream, handle};
+
+/// `CU_STREAM_NON_BLOCKING`.
+const NON_BLOCKING: c_uint = 1;
+
+fn create(flags: c_uint) -> Result<Handle> {
+    let device = state::current()?;
+    let mut state = state::lock()?;
+    let id = state.machine.create_stream(device);
+    state.streams.push(Stream { device, id, non_blocking: flags & NON_BLOCKING != 0, destroyed: false });
+    Ok(handle(Kind::Stream, state.streams.len() - 1))
+}
+
+exports! {
+    fn cuStreamCreate(stream: Out<Handle>, flags: c_uint) {
+        stream.put(create(flags)?)
+    }
+
+    fn cuStreamCreateWithPriority(stream: Out<Handle>, flags: c_uint, _priority: c_int) {
+        stream.put(create(flags)?)
+    }
+
+    /// What is in the stream still runs.
+    fn cuStreamDestroy_v2(stream: Handle) {
+        if stream <= 2 {
+            return Err(Error::new(Code::InvalidHandle, "the default stream cannot be destroyed"));
+        }
+        let mut state = state::lock()?;
+        let stream = state.stream(stream)?;
+        state.streams[stream].destroyed = true;
+        Ok(())
+    }
+
+    fn cuStreamSynchronize(stream: Handle) {
+        let mut state = state::lock()?;
+        let stream = state.stream(stream)?;
+        state.order(stream)?;
+        state.wait(stream)
+    }
+
+    fn cuStreamQuery(stream: Handle) {
+        let mut state = state::lock()?;
+        let stream = state.stream(stream)?;
+        let id = state.streams[stream].id;
+        match state.machine.query(id) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::quiet(Code::NotReady)),
+            Err(fault) => Err(Error::quiet(error::fault_code(&fault))),
+        }
+    }
+
+    /// The host waits in the stream's place: the same order, and no later than the caller could see.
+    fn cuStreamWaitEvent(stream: Handle, event: Handle, _flags: c_uint) {
+        let mut state = state::lock()?;
+        state.stream(stream)?;
+        crate::event::reach(&mut state, event)
+    }
+
+    fn cuStreamIsCapturing(stream: Handle, status: Out<c_int>) {
+        state::lock()?.stream(stream)?;
+        status.put(0)
+    }
+
+    fn cuStreamGetCaptureInfo_v2(stream: Handle, status: Out<c_int>, id: Out<u64>, _graph: Out<Handle>,
+                                 _dependencies: Out<Handle>, count: Out<usize>) {
+        state::lock()?.stream(stream)?;
+        id.put_if_wanted(0);
+        count.put_if_wanted(0);
+        status.put(0)
+    }
+
+    fn cuStreamGetCtx(stream: Handle, context: Out<Handle>) {
+        let state = state::lock()?;
+        let stream = state.stream(stream)?;
+        context.put(handle(Kind::Context, state.streams[stream].device))
+    }
+
+    fn cuStreamGetFlags(stream: Handle, flags: Out<c_uint>) {
+        let state = state::lock()?;
+        let stream = state.stream(stream)?;
+        flags.put(state.streams[stream].non_blocking as c_uint)
+    }
+
+    fn cuStreamGetPriority(stream: Handle, priority: Out<c_int>) {
+        state::lock()?.stream(stream)?;
+        priority.put(0)
+    }
+}

@@ -19,6 +19,14 @@ impl Out {
         Out { w32: [0; 32], w64: [0; 32] }
     }
 
+    /// `.relu` of `min` and `max`. True, to end a chain of conditions.
+    fn relu(&mut self, relu: bool) -> bool {
+        if relu {
+            self.w32.iter_mut().for_each(|v| *v = (*v as i32).max(0) as u32);
+        }
+        true
+    }
+
     /// Keeps the low bits of narrow results.
     fn cut(&mut self, bits: u32) {
         let cut = (1u32 << bits) - 1;
@@ -59,9 +67,9 @@ impl Core<'_> {
                     match width(ty) {
                         Width::Single => {
                             let (x, y) = (self.ref32(a, &mut ba), self.ref32(b, &mut bb));
-                            int::bin32(op, signed, mods.sat, x, y, &mut out.w32)
+                            int::bin32(op, signed, mods.sat, x, y, &mut out.w32) && out.relu(mods.relu)
                         }
-                        Width::Narrow(bits) => self.bin_narrow(op, bits, signed, a, b, out),
+                        Width::Narrow(bits) => self.bin_narrow(op, bits, signed, mods.relu, [a, b], out),
                         Width::Double => false,
                     }
                 };
@@ -93,7 +101,15 @@ impl Core<'_> {
     }
 
     /// Operands of 8 or 16 bits: extended, computed in 32, cut back (a wide product is not).
-    fn bin_narrow(&self, op: BinOp, bits: u32, signed: bool, a: &Src, b: &Src, out: &mut Out) -> bool {
+    fn bin_narrow(
+        &self,
+        op: BinOp,
+        bits: u32,
+        signed: bool,
+        relu: bool,
+        [a, b]: [&Src; 2],
+        out: &mut Out,
+    ) -> bool {
         use BinOp::*;
         let x = self.get_extended(a, bits, signed);
         // Shift amounts are 32-bit values.
@@ -105,6 +121,7 @@ impl Core<'_> {
         if op == MulHi {
             out.w32.iter_mut().for_each(|v| *v >>= bits);
         }
+        out.relu(relu);
         if op != MulWide {
             out.cut(bits);
         }

@@ -15,7 +15,8 @@
 //! arithmetic to the last rounding, in plain Rust.
 //!
 //! Features: `cuda` loads the CUDA driver at run time (nothing of CUDA is needed to build or link); `emulator` runs the
-//! same PTX on the CPU. Both are on by default; engines turn the defaults off and `cuda` on.
+//! same PTX on the CPU. Both are on by default; engines turn the defaults off and `cuda` on. `cudarc` adds `interop`: cudarc's
+//! streams and slices as ours.
 
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 
@@ -23,6 +24,8 @@ pub mod device;
 pub mod dtype;
 pub mod error;
 pub mod gemm;
+#[cfg(feature = "cudarc")]
+pub mod interop;
 pub mod kernel;
 pub mod quant;
 pub mod tensor;

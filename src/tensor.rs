@@ -248,7 +248,7 @@ impl Layout {
     }
 
     /// One past the last byte, counted from the first.
-    fn extent(&self) -> u128 {
+    pub(crate) fn extent(&self) -> u128 {
         if self.rows == 0 || self.cols == 0 {
             return 0;
         }

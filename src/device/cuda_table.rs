@@ -183,6 +183,41 @@ mod tests {
         assert!(tried[0].reason.contains("cuLaunchKernelEx"), "{tried:?}");
     }
 
+    /// Against bindings that others made from the driver's headers.
+    #[test]
+    #[cfg(feature = "cudarc")]
+    fn numbers_and_layouts_are_those_of_the_headers() {
+        use cudarc::driver::sys;
+        assert_eq!(size_of::<Attribute>(), size_of::<sys::CUlaunchAttribute>());
+        assert_eq!(align_of::<Attribute>(), align_of::<sys::CUlaunchAttribute>());
+        assert_eq!(size_of::<Config>(), size_of::<sys::CUlaunchConfig>());
+        for (ours, theirs) in [
+            (COOPERATIVE, sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_COOPERATIVE as u32),
+            (CLUSTER, sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION as u32),
+            (
+                PROGRAMMATIC,
+                sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION as u32,
+            ),
+            (JIT_INFO[0], sys::CUjit_option::CU_JIT_INFO_LOG_BUFFER as u32),
+            (JIT_INFO[1], sys::CUjit_option::CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES as u32),
+            (JIT_ERROR[0], sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER as u32),
+            (JIT_ERROR[1], sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES as u32),
+            (
+                MAX_DYNAMIC_SHARED as u32,
+                sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as u32,
+            ),
+            (NON_BLOCKING, sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32),
+            (L2_256B as u32, sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B as u32),
+        ] {
+            assert_eq!(ours, theirs);
+        }
+        // Our functions against their declarations: the compiler compares where the types have one name, the sizes do else.
+        assert_eq!(size_of::<Code>(), size_of::<sys::CUresult>());
+        assert_eq!(size_of::<Ordinal>(), size_of::<sys::CUdevice>());
+        assert_eq!(size_of::<Handle>(), size_of::<sys::CUstream>());
+        assert_eq!(size_of::<u64>(), size_of::<sys::CUdeviceptr>());
+    }
+
     #[test]
     fn structures_have_the_driver_s_layout() {
         assert_eq!((size_of::<Attribute>(), align_of::<Attribute>()), (72, 8));

@@ -42,6 +42,18 @@ pub enum Class {
     Registers,
     /// A store to constant memory or to parameters.
     ReadOnly,
+    /// Two accesses to the same bytes, one of them a write, with nothing that orders them.
+    Race,
+    /// An ordinary write and an access by the asynchronous proxy with no proxy fence between.
+    ProxyFence,
+    /// A programmatic grid touched what the grid before it reads or writes, without `griddepcontrol.wait`.
+    GridDependency,
+    /// A signal whose scope does not reach the other party.
+    Scope,
+    /// A non-coherent load of bytes written while the kernel runs.
+    NonCoherent,
+    /// Shared memory of a block that has ended, or a block that ends under operations in flight.
+    Lifetime,
     /// The kernel executed `trap`.
     Trap,
     /// The machine's instruction limit was reached.
@@ -69,6 +81,12 @@ impl fmt::Display for Class {
             Class::AsyncCopy => "asynchronous copy misuse",
             Class::Registers => "setmaxnreg misuse",
             Class::ReadOnly => "write to read-only memory",
+            Class::Race => "data race",
+            Class::ProxyFence => "missing proxy fence",
+            Class::GridDependency => "missing griddepcontrol.wait",
+            Class::Scope => "scope too narrow",
+            Class::NonCoherent => "non-coherent load of changing bytes",
+            Class::Lifetime => "shared memory outlived",
             Class::Trap => "trap",
             Class::InstructionLimit => "instruction limit",
             Class::Unsupported => "unsupported instruction",

@@ -550,7 +550,12 @@ fn bulk_sizes() {
          mbarrier.init.shared::cta.b64 [%bar], 1;
          mov.u32 %a, @@;
          st.global.v4.b32 [%out], {%tid, %tid, %tid, %tid};
+         fence.proxy.async;
          cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%box], [%out], %a, [%bar];
+         mbarrier.arrive.expect_tx.shared::cta.b64 _, [%bar], %a;
+      again:
+         mbarrier.try_wait.parity.shared::cta.b64 %p, [%bar], 0;
+         @!%p bra again;
       end:
          ret;",
         "20",

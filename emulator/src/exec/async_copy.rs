@@ -190,6 +190,7 @@ impl Core<'_> {
                     let src =
                         self.lane_shared(&bulk.src, bulk.src_space, lane, "the source of a bulk copy")?;
                     self.linear(size, dst, src as u64, lane)?;
+                    self.touch_taken(src, size, signal, lanes)?;
                     let src = self.own_offset(src, lanes, "the source of a bulk copy")?;
                     let bytes = self.take_bytes(src, size).map_err(|t| {
                         self.access_report(Place::Shared, src as u64, size as u64, false, t, lanes)

@@ -60,6 +60,7 @@ impl Core<'_> {
         reduce: Option<u32>,
         mask: u32,
     ) -> Result<(), Box<Report>> {
+        self.gate_arrive(id, mask);
         let live = self.live_threads();
         let lanes = mask.count_ones();
         let padded = if mask == self.warp.live { 32 } else { lanes };
@@ -120,6 +121,8 @@ impl Core<'_> {
             if barrier.phase == phase {
                 return Ok(Flow::Park(Wait::Barrier { id: number as u32, phase }));
             }
+            self.gate_pass(number as usize, mask);
+            let barrier = &self.block.barriers[number as usize & 15];
             if let Some((op, dst, _)) = reduce {
                 let value = barrier.reduced(op) as u64;
                 self.set(dst, &[value; 32], mask);
@@ -133,8 +136,9 @@ impl Core<'_> {
         let phase = self.block.barriers[id].phase;
         let reduced = reduce.map(|(_, _, pred)| self.pred(pred));
         self.arrive_at(id, count, reduced, mask)?;
-        let barrier = &self.block.barriers[id];
-        if barrier.phase != phase {
+        if self.block.barriers[id].phase != phase {
+            self.gate_pass(id, mask);
+            let barrier = &self.block.barriers[id];
             if let Some((op, dst, _)) = reduce {
                 let value = barrier.reduced(op) as u64;
                 self.set(dst, &[value; 32], mask);
@@ -200,6 +204,7 @@ impl Core<'_> {
                 path.resumed = false;
             }
         }
+        self.lanes_meet(gathered);
         Ok(Flow::Next)
     }
 
@@ -280,6 +285,10 @@ impl Core<'_> {
             self.sys.progress += 1;
             return Flow::Next;
         }
-        if self.sys.prerequisites_done(self.block.grid) { Flow::Next } else { Flow::Park(Wait::Grid) }
+        if !self.sys.prerequisites_done(self.block.grid) {
+            return Flow::Park(Wait::Grid);
+        }
+        self.grids_before_ended();
+        Flow::Next
     }
 }

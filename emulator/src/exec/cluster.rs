@@ -65,6 +65,7 @@ impl Core<'_> {
         if arrived == 0 || arrived < live {
             return;
         }
+        self.cluster_complete();
         self.block.cluster_arrived = 0;
         self.block.cluster_phase += 1;
         for slot in &self.block.peers {
@@ -75,7 +76,7 @@ impl Core<'_> {
         }
     }
 
-    pub(super) fn cluster_arrive(&mut self, aligned: bool, mask: u32) -> Step {
+    pub(super) fn cluster_arrive(&mut self, aligned: bool, releases: bool, mask: u32) -> Step {
         if aligned && let Some(flow) = self.whole_warp(mask, "an .aligned cluster barrier")? {
             return Ok(flow);
         }
@@ -91,6 +92,9 @@ impl Core<'_> {
             return Err(self.twice(again));
         }
         super::lanes::each(mask, |l| self.warp.cluster_phases[l] = phase + 1);
+        if releases {
+            self.cluster_tell(mask);
+        }
         self.block.cluster_arrived += mask.count_ones();
         self.settle_cluster();
         self.sys.progress += 1;
@@ -123,6 +127,10 @@ impl Core<'_> {
                 "barrier.cluster.wait without an arrival before it",
             ));
         }
-        if open { Ok(Flow::Park(Wait::Cluster { phase })) } else { Ok(Flow::Next) }
+        if open {
+            return Ok(Flow::Park(Wait::Cluster { phase }));
+        }
+        self.cluster_learn(mask);
+        Ok(Flow::Next)
     }
 }

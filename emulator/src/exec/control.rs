@@ -152,6 +152,10 @@ impl Core<'_> {
 
     /// An instruction that every live lane of the warp executes together.
     pub(super) fn whole_warp(&mut self, mask: u32, what: &str) -> Result<Option<Flow>, Box<Report>> {
-        self.converge(u32::MAX, mask, what)
+        let flow = self.converge(u32::MAX, mask, what)?;
+        if flow.is_none() {
+            self.lanes_meet(mask);
+        }
+        Ok(flow)
     }
 }

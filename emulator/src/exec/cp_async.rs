@@ -45,6 +45,7 @@ impl Core<'_> {
                 return Err(report);
             }
             self.check_bulk_source(to[l], bytes, 1 << l)?;
+            self.touch_cp(l as u32, (to[l], bytes), (from[l], size[l]))?;
         }
         if self.sys.config.completion != Completion::Eager {
             lanes::each(mask, |l| self.block.shared.forget(offsets[l], bytes));
@@ -69,10 +70,12 @@ impl Core<'_> {
 
     pub(super) fn cp_async_commit(&mut self, mask: u32) -> Flow {
         lanes::each(mask, |l| self.warp.cp_group[l] += 1);
+        self.cp_commit(mask);
         Flow::Next
     }
 
     pub(super) fn cp_async_wait(&mut self, groups: Option<u32>, mask: u32) -> Step {
+        self.cp_learn(groups, mask);
         let (warp, open) = (self.warp.index, self.warp.cp_group);
         land_copies(self.sys, self.block, usize::MAX, |w, l, group| {
             // `wait_all` also covers what was not committed.
@@ -89,12 +92,15 @@ impl Core<'_> {
             let l = rest.trailing_zeros() as usize;
             rest &= rest - 1;
             offsets[l] = self.own_offset(at[l], 1 << l, "the mbarrier of cp.async.mbarrier.arrive")?;
+            self.mbar_known(at[l], 1 << l, false)?;
+            self.cp_tell(at[l], 1 << l);
             if !noinc {
                 let origin = self.origin(1 << l);
                 self.mbar_update(at[l], origin, |m| m.inc_pending())?;
             }
         }
         let origin = self.origin(mask);
+        self.cp_close();
         self.block.copies.push(CpOp::Arrive { origin, lanes: mask, mbarrier: Box::new(offsets) });
         if self.sys.config.completion == Completion::Eager {
             // Nothing else is pending: only these arrivals land.

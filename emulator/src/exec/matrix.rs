@@ -51,6 +51,9 @@ impl Core<'_> {
             return Ok(flow);
         }
         let at = self.rows(addr, space, dsts.len(), "ldmatrix")?;
+        for (l, address) in at.iter().enumerate().take(8 * dsts.len()) {
+            self.touch_lane(false, *address as u64, 16, l as u32, false, 0)?;
+        }
         let check = self.sys.config.checks.uninitialised;
         for (m, dst) in dsts.iter().enumerate() {
             let mut rows = [[0u16; 8]; 8];
@@ -103,6 +106,9 @@ impl Core<'_> {
             return Ok(flow);
         }
         let at = self.rows(addr, space, srcs.len(), "stmatrix")?;
+        for (l, address) in at.iter().enumerate().take(8 * srcs.len()) {
+            self.touch_lane(false, *address as u64, 16, l as u32, true, 0)?;
+        }
         for (m, src) in srcs.iter().enumerate() {
             let value = self.get32(src);
             for r in 0..8 {

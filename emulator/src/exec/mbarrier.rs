@@ -46,13 +46,18 @@ impl Core<'_> {
         self.mbar_aligned(shared, origin)?;
         let word = self.shared_of(shared).ok_or(Trouble::OutOfBounds).and_then(|m| m.word64(offset));
         let Ok(word) = word else { return Err(self.mbar_outside(shared, origin)) };
-        let mut mbarrier = Mbarrier(word);
+        let before = Mbarrier(word);
+        let mut mbarrier = before;
         let result = change(&mut mbarrier).map_err(|e| self.mbar_report(shared, origin, e))?;
         if let Some(memory) = self.shared_of_mut(shared) {
             // Cannot fail: the same eight bytes were just read.
             let _ = memory.set_word64(offset, mbarrier.0);
         }
         self.sys.progress += 1;
+        if self.checking() {
+            let both = before.is_valid() && mbarrier.is_valid();
+            self.mbar_changed(shared, both && before.phase() != mbarrier.phase())?;
+        }
         Ok(result)
     }
 
@@ -103,6 +108,15 @@ impl Core<'_> {
 
     pub(super) fn mbar_init(&mut self, addr: &Addr, space: Space, count: &Src, mask: u32) -> Step {
         let counts = self.get32(count);
+        if self.checking() {
+            let at = self.shared_addresses(addr, space, mask, "an mbarrier")?;
+            let mut rest = mask;
+            while rest != 0 {
+                let l = rest.trailing_zeros();
+                rest &= rest - 1;
+                self.mbar_created(at[l as usize], l)?;
+            }
+        }
         self.each_mbar(
             addr,
             space,
@@ -117,6 +131,10 @@ impl Core<'_> {
     }
 
     pub(super) fn mbar_inval(&mut self, addr: &Addr, space: Space, mask: u32) -> Step {
+        if self.checking() {
+            let at = self.shared_addresses(addr, space, mask, "an mbarrier")?;
+            lanes::each(mask, |l| self.mbar_ended(at[l]));
+        }
         self.each_mbar(
             addr,
             space,
@@ -142,6 +160,7 @@ impl Core<'_> {
         mask: u32,
     ) -> Step {
         let bytes = self.get32(bytes);
+        self.mbar_used(addr, space, false, !complete, mask)?;
         self.each_mbar(
             addr,
             space,
@@ -152,10 +171,42 @@ impl Core<'_> {
         Ok(Flow::Next)
     }
 
+    /// Tells the happens-before checker of an arrival or an expectation.
+    fn mbar_used(
+        &mut self,
+        addr: &Addr,
+        space: Space,
+        releases: bool,
+        expects: bool,
+        mask: u32,
+    ) -> Result<(), Box<Report>> {
+        if !self.checking() {
+            return Ok(());
+        }
+        let at = self.shared_addresses(addr, space, mask, "an mbarrier")?;
+        let mut rest = mask;
+        while rest != 0 {
+            let l = rest.trailing_zeros() as usize;
+            let mut same = 0u32;
+            lanes::each(rest, |k| same |= ((at[k] == at[l]) as u32) << k);
+            rest &= !same;
+            self.mbar_known(at[l], same, false)?;
+            if expects {
+                self.mbar_expects(at[l], same);
+            }
+            if releases {
+                self.mbar_tell(at[l], same);
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn mbar_arrive(&mut self, arrive: &MbarArrive, mask: u32) -> Step {
         let counts = self.get32(&arrive.count);
         let bytes = arrive.expect_tx.as_ref().map(|b| self.get32(b));
         let mut states = [0u64; 32];
+        let releases = arrive.sem != crate::ir::Semantics::Relaxed;
+        self.mbar_used(&arrive.addr, arrive.space, releases, bytes.is_some(), mask)?;
         self.each_mbar(
             &arrive.addr,
             arrive.space,
@@ -231,7 +282,11 @@ impl Core<'_> {
                 rest &= rest - 1;
                 self.mbar_aligned(at[l], origin)?;
                 let offset = self.own_offset(at[l], 1 << l, "an mbarrier that is waited for")?;
-                done |= (self.mbar_test(offset, phases[l], wait.parity, origin)? as u32) << l;
+                self.mbar_known(at[l], 1 << l, false)?;
+                if self.mbar_test(offset, phases[l], wait.parity, origin)? {
+                    done |= 1 << l;
+                    self.mbar_learn(offset, 1 << l);
+                }
             }
             self.set_pred(wait.dst, done, mask);
             return Ok(if done == mask { Flow::Next } else { self.poll(true) });
@@ -239,12 +294,14 @@ impl Core<'_> {
         self.mbar_aligned(at[first], origin)?;
         let offset = self.own_offset(at[first], mask, "an mbarrier that is waited for")?;
         let phase = phases[first];
+        self.mbar_known(at[first], mask, false)?;
         // A random schedule lets some tries fail for no reason, as the manual allows.
         let spurious = wait.try_wait
             && self.sys.config.schedule == Schedule::Random
             && !self.path().resumed
             && self.sys.rng.below(16) == 0;
         if !spurious && self.mbar_test(offset, phase, wait.parity, origin)? {
+            self.mbar_learn(offset, mask);
             self.set_pred(wait.dst, u32::MAX, mask);
             return Ok(Flow::Next);
         }

@@ -365,6 +365,38 @@ impl Core<'_> {
         Ok(if sem == Semantics::Weak { Flow::Next } else { self.poll(false) })
     }
 
+    /// Tells the happens-before checker of a store that is about to be made. Storing what is there already races with nobody: compilers
+    /// let several warps write the same values.
+    fn check_store(
+        &mut self,
+        place: Place,
+        col: &Col64,
+        size: usize,
+        (sem, scope): (Semantics, Scope),
+        data: &LaneData,
+        lanes: u32,
+    ) -> Result<(), Box<Report>> {
+        let found = match self.check_access(place, col, size as u64, (sem, scope, false), true, lanes) {
+            Err(report) if report.class == Class::Race => report,
+            other => return other,
+        };
+        let mut changes = false;
+        super::lanes::each(lanes, |l| {
+            let old = match place {
+                Place::Global => self.sys.global.read(col[l], size as u64, true).ok(),
+                _ => self
+                    .shared_of(col[l] as u32)
+                    .and_then(|m| m.read(col[l] as u32 & 0xff_ffff, size as u32, true).ok()),
+            };
+            changes |= old != Some(&data[l][..size]);
+        });
+        if changes {
+            return Err(found);
+        }
+        let flags = crate::check::strength(sem, scope) | crate::check::SILENT;
+        self.touch(place == Place::Global, col, size as u64, lanes, true, flags)
+    }
+
     /// Tells the happens-before checker of a load or store.
     fn check_access(
         &mut self,
@@ -513,6 +545,9 @@ impl Core<'_> {
         let mut rest = mask;
         while rest != 0 {
             let (place, col, lanes) = self.resolve(space, addr, rest);
+            if self.checking() && matches!(place, Place::Global | Place::Shared) {
+                self.check_store(place, &col, size, (sem, scope), &data, lanes)?;
+            }
             match size {
                 1 => self.scatter::<1>(place, &col, lanes, &data)?,
                 2 => self.scatter::<2>(place, &col, lanes, &data)?,
@@ -524,9 +559,6 @@ impl Core<'_> {
             if place == Place::Global {
                 self.sys.counters[self.block.device].global_store_bytes +=
                     lanes.count_ones() as u64 * size as u64;
-            }
-            if self.checking() && matches!(place, Place::Global | Place::Shared) {
-                self.check_access(place, &col, size as u64, (sem, scope, false), true, lanes)?;
             }
             rest &= !lanes;
         }

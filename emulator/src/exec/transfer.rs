@@ -331,14 +331,39 @@ pub(crate) fn land_any(
     Ok(true)
 }
 
+/// Nothing may be on its way into a block that ends, and no bytes still expected.
+fn end_of_block(sys: &System, block: &Block) -> Outcome {
+    if !sys.config.checks.transactions {
+        return Ok(());
+    }
+    if let Some(op) = block.loads.first() {
+        let message = "the block ends while this copy into its shared memory is in flight".into();
+        let mut report = sys.report(block, Class::Lifetime, op.origin, message);
+        report.address = Some(op.shared as u64);
+        report.hint = Some("wait for the mbarrier of every copy before the last thread exits".into());
+        return Err(report);
+    }
+    let Some(check) = &block.check else { return Ok(()) };
+    let tx = |offset| block.shared.word64(offset).ok().map(Mbarrier).filter(|m| m.is_valid()).map(|m| m.tx());
+    let Some((offset, tx, Some(origin))) = crate::check::unmet(check, tx) else { return Ok(()) };
+    let what = if tx > 0 { "were expected and never came" } else { "came and were never expected" };
+    let message =
+        format!("the block ends with {} bytes of the mbarrier at {offset:#x} that {what}", tx.unsigned_abs());
+    let mut report = sys.report(block, Class::Mbarrier, origin, message);
+    report.address = Some(offset as u64);
+    report.hint = Some("expect exactly the bytes that the copies of each phase bring".into());
+    Err(report)
+}
+
 /// What a block's end completes: its stores. Copies into memory that is gone are dropped.
 pub(crate) fn finish(sys: &mut System, block: &mut Block) -> Outcome {
     for mut op in std::mem::take(&mut block.stores) {
         write_store(sys, block, &mut op)?;
     }
+    let left = end_of_block(sys, block);
     block.loads.clear();
     block.copies.clear();
-    Ok(())
+    left
 }
 
 impl Core<'_> {

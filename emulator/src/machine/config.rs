@@ -156,8 +156,9 @@ pub struct Checks {
     pub transactions: bool,
     /// Non-coherent loads of bytes written while the kernel runs.
     pub non_coherent: bool,
-    /// Lint, off in [`Checks::all`]: asynchronous writes over bytes that were accessed ordinarily, with a barrier between but no
-    /// proxy fence. The memory model asks for one, shipping kernels do without.
+    /// Lint, off in [`Checks::all`]: asynchronous writes over bytes that were accessed ordinarily, and copies that complete on an
+    /// mbarrier just initialised, with a barrier between but no proxy fence. The memory model asks for one, shipping kernels do
+    /// without.
     pub proxy_reuse: bool,
 }
 

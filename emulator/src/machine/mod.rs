@@ -7,7 +7,7 @@
 pub(crate) mod block;
 mod config;
 mod counters;
-mod launch;
+pub(crate) mod launch;
 pub(crate) mod program;
 pub(crate) mod rng;
 mod scheduler;

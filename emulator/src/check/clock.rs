@@ -1,0 +1,299 @@
+//! What somebody knows to have happened: vector clocks over threads and asynchronous operations of many blocks.
+//!
+//! A clock maps agents to moments. An agent is a thread, or what completes together: the `cp.async`s of a thread, the reads
+//! or the writes of its bulk groups, the copies that report to one mbarrier, the `wgmma`s of one warpgroup. Threads of a warp
+//! mostly move together, so a clock has one moment for all lanes of a warp, and more entries for lanes that went ahead
+//! alone (an elected lane that arrives). Clocks are shared until written.
+
+use std::sync::Arc;
+
+/// Who accessed: `block << 13 | kind << 10 | index`. For kinds of threads the index is 32 × warp and a lane mask goes with it.
+pub(crate) type Agent = u32;
+/// Bits of an agent inside its block.
+pub(crate) const INNER_BITS: u32 = 13;
+const INNER: u32 = (1 << INNER_BITS) - 1;
+
+/// What kind of agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Thread = 0,
+    /// `cp.async` of a thread.
+    CpAsync = 1,
+    /// Reading the source of a thread's bulk stores.
+    BulkRead = 2,
+    /// Writing the destination of a thread's bulk stores.
+    BulkWrite = 3,
+    /// Copies that complete on an mbarrier, by number.
+    Mbarrier = 4,
+    /// `wgmma`s of a warpgroup reading shared memory, by number.
+    Wgmma = 5,
+}
+
+/// The kinds that are counted by warp and lane.
+const BY_LANE: u32 = 4;
+
+/// Makes an agent.
+pub(crate) fn agent(block: u32, kind: Kind, index: u32) -> Agent {
+    block << INNER_BITS | (kind as u32) << 10 | index & 0x3ff
+}
+
+/// The block of an agent.
+#[inline]
+pub(crate) fn block_of(agent: Agent) -> u32 {
+    agent >> INNER_BITS
+}
+
+/// Kind number and index of an agent.
+#[inline]
+pub(crate) fn inner_of(agent: Agent) -> (u32, u32) {
+    let inner = agent & INNER;
+    (inner >> 10, inner & 0x3ff)
+}
+
+/// The moments of one block's agents.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Part {
+    /// All lanes of a warp: `warp * 4 + kind`.
+    warps: Vec<u32>,
+    /// Single lanes and numbered agents, by `kind << 10 | index`.
+    single: Vec<(u16, u32)>,
+}
+
+impl Part {
+    #[inline]
+    fn single(&self, key: u16) -> u32 {
+        // Short lists: a walk beats a search.
+        self.single.iter().find(|(k, _)| *k == key).map_or(0, |(_, at)| *at)
+    }
+
+    fn raise_single(&mut self, key: u16, at: u32) {
+        match self.single.binary_search_by_key(&key, |(k, _)| *k) {
+            Ok(i) => self.single[i].1 = self.single[i].1.max(at),
+            Err(i) => self.single.insert(i, (key, at)),
+        }
+    }
+
+    fn raise_warp(&mut self, slot: usize, at: u32) {
+        if self.warps.len() <= slot {
+            self.warps.resize(slot + 1, 0);
+        }
+        self.warps[slot] = self.warps[slot].max(at);
+    }
+
+    /// Knows all that `other` knows.
+    fn covers(&self, other: &Part) -> bool {
+        let long = other.warps.len() > self.warps.len();
+        if long && other.warps[self.warps.len()..].iter().any(|m| *m != 0) {
+            return false;
+        }
+        if self.warps.iter().zip(&other.warps).any(|(a, b)| a < b) {
+            return false;
+        }
+        let mut at = 0;
+        for (key, moment) in &other.single {
+            while at < self.single.len() && self.single[at].0 < *key {
+                at += 1;
+            }
+            if at == self.single.len() || self.single[at].0 != *key || self.single[at].1 < *moment {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn join(&mut self, other: &Part) {
+        if self.warps.len() < other.warps.len() {
+            self.warps.resize(other.warps.len(), 0);
+        }
+        for (a, b) in self.warps.iter_mut().zip(&other.warps) {
+            *a = (*a).max(*b);
+        }
+        if other.single.is_empty() {
+            return;
+        }
+        let mine = std::mem::take(&mut self.single);
+        let (mut i, mut j) = (0, 0);
+        self.single.reserve(mine.len() + other.single.len());
+        while i < mine.len() || j < other.single.len() {
+            let a = mine.get(i).copied();
+            let b = other.single.get(j).copied();
+            match (a, b) {
+                (Some(a), Some(b)) if a.0 == b.0 => {
+                    self.single.push((a.0, a.1.max(b.1)));
+                    (i, j) = (i + 1, j + 1);
+                }
+                (Some(a), Some(b)) if b.0 < a.0 => {
+                    self.single.push(b);
+                    j += 1;
+                }
+                (None, Some(b)) => {
+                    self.single.push(b);
+                    j += 1;
+                }
+                (Some(a), _) => {
+                    self.single.push(a);
+                    i += 1;
+                }
+                (None, None) => unreachable!("one of the lists has an element left"),
+            }
+        }
+    }
+}
+
+/// Moments known, by block.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Clock {
+    /// In block order.
+    parts: Vec<(u32, Arc<Part>)>,
+}
+
+impl Clock {
+    #[inline]
+    fn part(&self, block: u32) -> Option<&Part> {
+        if let [(only, part)] = self.parts.as_slice() {
+            return (*only == block).then_some(part);
+        }
+        let at = self.parts.binary_search_by_key(&block, |p| p.0).ok()?;
+        Some(&self.parts[at].1)
+    }
+
+    fn part_mut(&mut self, block: u32) -> &mut Part {
+        let at = match self.parts.binary_search_by_key(&block, |p| p.0) {
+            Ok(at) => at,
+            Err(at) => {
+                self.parts.insert(at, (block, Arc::default()));
+                at
+            }
+        };
+        Arc::make_mut(&mut self.parts[at].1)
+    }
+
+    /// Lanes of `mask` (any bit for numbered agents) whose access at `moment` is *not* known.
+    #[inline]
+    pub(crate) fn missing(&self, agent: Agent, mask: u32, moment: u32) -> u32 {
+        let Some(part) = self.part(block_of(agent)) else { return mask };
+        let (kind, index) = inner_of(agent);
+        if kind >= BY_LANE {
+            return if part.single((kind << 10 | index) as u16) >= moment { 0 } else { mask };
+        }
+        let slot = (index / 32 * BY_LANE + kind) as usize;
+        if part.warps.get(slot).is_some_and(|at| *at >= moment) {
+            return 0;
+        }
+        if part.single.is_empty() {
+            return mask;
+        }
+        let mut missing = mask;
+        let first = (kind << 10 | index) as u16;
+        for (key, at) in &part.single {
+            let lane = key.wrapping_sub(first);
+            if lane < 32 && *at >= moment {
+                missing &= !(1 << lane);
+            }
+        }
+        missing
+    }
+
+    /// Learns that the lanes of `mask` have come to `moment`; `whole`: every lane the warp has.
+    pub(crate) fn raise(&mut self, agent: Agent, mask: u32, whole: u32, moment: u32) {
+        let (kind, index) = inner_of(agent);
+        let part = self.part_mut(block_of(agent));
+        if kind >= BY_LANE {
+            part.raise_single((kind << 10 | index) as u16, moment);
+        } else if mask == whole {
+            part.raise_warp((index / 32 * BY_LANE + kind) as usize, moment);
+        } else {
+            crate::exec::lanes::each(mask, |l| {
+                part.raise_single((kind << 10 | index) as u16 + l as u16, moment)
+            });
+        }
+    }
+
+    /// Knows all that `other` knows.
+    pub(crate) fn covers(&self, other: &Clock) -> bool {
+        other.parts.iter().all(|(block, theirs)| match self.parts.binary_search_by_key(block, |p| p.0) {
+            Ok(at) => Arc::ptr_eq(&self.parts[at].1, theirs) || self.parts[at].1.covers(theirs),
+            Err(_) => false,
+        })
+    }
+
+    /// Learns all that `other` knows.
+    pub(crate) fn join(&mut self, other: &Clock) {
+        for (block, theirs) in &other.parts {
+            match self.parts.binary_search_by_key(block, |p| p.0) {
+                Err(at) => self.parts.insert(at, (*block, theirs.clone())),
+                Ok(at) => {
+                    let mine = &mut self.parts[at].1;
+                    if Arc::ptr_eq(mine, theirs) || mine.covers(theirs) {
+                        continue;
+                    }
+                    if theirs.covers(mine) {
+                        *mine = theirs.clone();
+                    } else {
+                        Arc::make_mut(mine).join(theirs);
+                    }
+                }
+            }
+        }
+    }
+
+    /// How many blocks it speaks of.
+    pub(crate) fn len(&self) -> usize {
+        self.parts.len()
+    }
+}
+
+/// What a thread knows: accesses that happened before, and those of them that a proxy fence has passed on to the
+/// asynchronous proxy, for shared and for global memory.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Know {
+    pub(crate) seen: Clock,
+    pub(crate) shared: Clock,
+    pub(crate) global: Clock,
+}
+
+impl Know {
+    pub(crate) fn join(&mut self, other: &Know) {
+        self.seen.join(&other.seen);
+        self.shared.join(&other.shared);
+        self.global.join(&other.global);
+    }
+
+    pub(crate) fn covers(&self, other: &Know) -> bool {
+        self.seen.covers(&other.seen)
+            && self.shared.covers(&other.shared)
+            && self.global.covers(&other.global)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_that_went_ahead_is_not_its_warp() {
+        let warp = agent(3, Kind::Thread, 64);
+        let mut clock = Clock::default();
+        assert_eq!(clock.missing(warp, 0b11, 1), 0b11);
+        clock.raise(warp, 0b01, u32::MAX, 5);
+        assert_eq!(clock.missing(warp, 0b11, 5), 0b10);
+        assert_eq!(clock.missing(warp, 0b01, 6), 0b01);
+        clock.raise(warp, u32::MAX, u32::MAX, 4);
+        assert_eq!(clock.missing(warp, 0b11, 4), 0);
+        assert_eq!(clock.missing(warp, 0b11, 5), 0b10);
+        assert_eq!(clock.missing(agent(3, Kind::CpAsync, 64), 1, 1), 1);
+    }
+
+    #[test]
+    fn joining_is_learning() {
+        let (a, b) = (agent(1, Kind::Thread, 0), agent(2, Kind::Mbarrier, 7));
+        let mut one = Clock::default();
+        one.raise(a, u32::MAX, u32::MAX, 3);
+        let mut two = Clock::default();
+        two.raise(b, 0, 1, 9);
+        assert!(!one.covers(&two));
+        two.join(&one);
+        assert!(two.covers(&one) && !one.covers(&two));
+        assert_eq!((two.missing(a, 1, 3), two.missing(b, 1, 9), two.missing(b, 1, 10)), (0, 0, 1));
+    }
+}

@@ -1,0 +1,527 @@
+//! Accesses, judged: of threads, of copies, of tensor cores; and the reports.
+
+use super::clock::{Kind, agent, block_of};
+use super::shadow::{ASYNC, CELL, Entry, Judge, SCOPE_SHIFT, SPREAD, STRONG, Wrong, describe, threads};
+use super::sync::check_of;
+use super::{BlockCheck, Strand, SystemCheck};
+use crate::exec::{Core, lanes};
+use crate::ir::{Scope, Semantics, Wgmma, WgmmaA};
+use crate::machine::block::{LoadOp, Origin, StoreOp, Transfer};
+use crate::machine::warp::Col64;
+use crate::memory::RANK_SHIFT;
+use crate::report::{Class, Report};
+use crate::tensor::SharedDescriptor;
+
+const OFFSET_MASK: u32 = (1 << RANK_SHIFT) - 1;
+
+/// Flags of an access with some semantics.
+pub(crate) fn strength(sem: Semantics, scope: Scope) -> u32 {
+    match sem {
+        Semantics::Weak => 0,
+        Semantics::Volatile | Semantics::Mmio => STRONG | 3 << SCOPE_SHIFT,
+        _ => STRONG | super::sync::width(scope) << SCOPE_SHIFT,
+    }
+}
+
+/// Who accesses, and what it knows.
+struct Actor<'a> {
+    strand: &'a Strand,
+    entry: Entry,
+    lanes: u32,
+    own: u32,
+    proxies: bool,
+    lint: bool,
+}
+
+/// One access to shared memory (`peer`: of another block) or global memory.
+fn access(
+    sys: &mut SystemCheck,
+    own: &mut BlockCheck,
+    peer: Option<&mut BlockCheck>,
+    actor: &Actor,
+    (global, from, len): (bool, u64, u64),
+    write: bool,
+) -> Result<(), (u64, Wrong, Entry)> {
+    let judge = Judge {
+        know: &actor.strand.know,
+        view: &own.view,
+        blocks: &sys.blocks,
+        own: actor.own,
+        global,
+        proxies: actor.proxies,
+        lint: actor.lint,
+        lanes: actor.lanes,
+    };
+    let outcome = if global {
+        sys.pages.access(from, len, actor.entry, write, &judge)
+    } else {
+        let shadow = match peer {
+            Some(peer) => &mut peer.shadow,
+            None => &mut own.shadow,
+        };
+        shadow.access(from & OFFSET_MASK as u64, len, actor.entry, write, &judge)
+    };
+    outcome.map_err(|(at, wrong)| (at, wrong, actor.entry))
+}
+
+impl Core<'_> {
+    /// One access by lanes that share a strand, as one entry.
+    fn touch_entry(
+        &mut self,
+        global: bool,
+        from: u64,
+        len: u64,
+        (mask, flags): (u32, u32),
+        write: bool,
+    ) -> Result<(), Box<Report>> {
+        let Some(id) = self.block.check.as_ref().map(|c| c.id) else { return Ok(()) };
+        let own = threads(id, self.warp.index);
+        self.warp.check.dirty = true;
+        let entry = Entry { agent: own, epoch: self.warp.check.epoch, mask, info: self.pc as u32 | flags };
+        self.touch_as(global, from, len, entry, mask, write)
+    }
+
+    /// One access of any agent on behalf of lanes of this warp.
+    fn touch_as(
+        &mut self,
+        global: bool,
+        from: u64,
+        len: u64,
+        entry: Entry,
+        lanes: u32,
+        write: bool,
+    ) -> Result<(), Box<Report>> {
+        let checks = self.sys.config.checks;
+        let rank = if global { self.block.rank } else { (from as u32) >> RANK_SHIFT };
+        let Some(own) = self.block.check.as_deref_mut() else { return Ok(()) };
+        let peer = if rank == self.block.rank {
+            None
+        } else {
+            let slot = self.block.peers.get(rank as usize).copied();
+            let peer = slot.and_then(|s| self.others.get_mut(s)).and_then(|b| b.as_deref_mut());
+            match peer.and_then(|b| b.check.as_deref_mut()) {
+                Some(peer) => Some(peer),
+                None => return Ok(()),
+            }
+        };
+        let Some(strand) = self.warp.check.strands.iter().find(|s| s.mask & lanes != 0) else {
+            return Ok(());
+        };
+        let actor = Actor {
+            strand,
+            entry,
+            lanes,
+            own: threads(own.id, self.warp.index),
+            proxies: checks.proxies,
+            lint: checks.proxy_reuse,
+        };
+        match access(&mut self.sys.check, own, peer, &actor, (global, from, len), write) {
+            Ok(()) => Ok(()),
+            Err((at, wrong, entry)) => Err(self.convict(global, at, len, entry, lanes, write, wrong)),
+        }
+    }
+
+    /// One access of one lane.
+    pub(crate) fn touch_lane(
+        &mut self,
+        global: bool,
+        from: u64,
+        len: u64,
+        lane: u32,
+        write: bool,
+        flags: u32,
+    ) -> Result<(), Box<Report>> {
+        self.touch_entry(global, from, len, (1 << lane, flags), write)
+    }
+
+    /// An access of `size` bytes per lane.
+    pub(crate) fn touch(
+        &mut self,
+        global: bool,
+        col: &Col64,
+        size: u64,
+        mask: u32,
+        write: bool,
+        flags: u32,
+    ) -> Result<(), Box<Report>> {
+        if self.block.check.is_none() || mask == 0 {
+            return Ok(());
+        }
+        let one_strand = self.warp.check.strands.len() == 1;
+        let first = col[mask.trailing_zeros() as usize & 31];
+        if one_strand && size <= CELL && first % CELL == 0 {
+            let mut differs = 0u64;
+            for (i, a) in col.iter().enumerate() {
+                differs |=
+                    (a ^ col[0].wrapping_add(i as u64 * size)) & 0u64.wrapping_sub((mask >> i & 1) as u64);
+            }
+            let low = mask & 1 == 1 && (mask == u32::MAX || mask.wrapping_add(1).is_power_of_two());
+            let each = (CELL / size) as u32;
+            if differs == 0 && low && mask.count_ones() % each == 0 {
+                let group = ((1u64 << each) - 1) as u32;
+                let spread = if each > 1 { SPREAD } else { 0 };
+                for i in 0..mask.count_ones() / each {
+                    let from = first + i as u64 * CELL;
+                    self.touch_entry(global, from, CELL, (group << (i * each), flags | spread), write)?;
+                }
+                return Ok(());
+            }
+        }
+        let mut rest = mask;
+        while rest != 0 {
+            let l = rest.trailing_zeros() as usize;
+            let mut same = 1u32 << l;
+            if one_strand && !write {
+                // Lanes that read the same bytes are one reader.
+                lanes::each(rest & !same, |k| same |= ((col[k] == col[l]) as u32) << k);
+            }
+            rest &= !same;
+            self.touch_entry(global, col[l], size, (same, flags), write)?;
+        }
+        Ok(())
+    }
+
+    /// A non-coherent load must not see bytes written by grids that still run.
+    pub(crate) fn touch_non_coherent(
+        &mut self,
+        col: &Col64,
+        size: u64,
+        mask: u32,
+    ) -> Result<(), Box<Report>> {
+        let Some(own) = self.block.check.as_deref() else { return Ok(()) };
+        if !self.sys.config.checks.non_coherent {
+            return Ok(());
+        }
+        let Some(strand) = self.warp.check.strands.first() else { return Ok(()) };
+        let judge = Judge {
+            know: &strand.know,
+            view: &own.view,
+            blocks: &self.sys.check.blocks,
+            own: threads(own.id, self.warp.index),
+            global: true,
+            proxies: false,
+            lint: false,
+            lanes: mask,
+        };
+        let mut found = None;
+        lanes::each(mask, |l| {
+            if found.is_none() {
+                found = self.sys.check.pages.written_lately(col[l], size, &judge).map(|e| (l, e));
+            }
+        });
+        let Some((l, entry)) = found else { return Ok(()) };
+        let other = self.party(entry);
+        let mut report = self.report(
+            Class::NonCoherent,
+            1 << l,
+            format!("non-coherent load of {size} bytes at {:#x}, written while the kernel runs", col[l]),
+        );
+        report.address = Some(col[l]);
+        report.other = Some(format!("written by {other}"));
+        report.hint = Some("ld.global without .nc: the non-coherent cache is never told of writes".into());
+        Err(report)
+    }
+
+    /// A copy into shared memory of the block of a rank is issued.
+    pub(crate) fn touch_load(&mut self, rank: u32, op: &LoadOp, span: u32) -> Result<(), Box<Report>> {
+        if self.block.check.is_none() {
+            return Ok(());
+        }
+        let lanes = op.origin.lanes;
+        let signal = rank << RANK_SHIFT | op.mbarrier;
+        self.mbar_known(signal, lanes, true)?;
+        let bytes = match &op.transfer {
+            Transfer::Tensor { map, .. } => map.box_bytes(),
+            _ => span,
+        };
+        let origin = op.origin;
+        let Some(check) = check_of(self.block, self.others, signal) else { return Ok(()) };
+        let id = check.id;
+        let Some(mbar) = check.mbarriers.get_mut(&op.mbarrier) else { return Ok(()) };
+        mbar.pending.push((origin, bytes));
+        let entry = Entry {
+            agent: agent(id, Kind::Mbarrier, mbar.number),
+            epoch: mbar.phase + 1,
+            mask: 0,
+            info: self.pc as u32 | ASYNC | if op.reduce.is_some() { STRONG | 1 << SCOPE_SHIFT } else { 0 },
+        };
+        self.touch_as(false, (rank << RANK_SHIFT | op.shared) as u64, span as u64, entry, lanes, true)?;
+        match &op.transfer {
+            Transfer::Linear { global, bytes } => {
+                self.touch_as(true, *global, *bytes as u64, entry, lanes, false)?;
+            }
+            Transfer::Tensor { map, coords } => {
+                let mut runs: Vec<(u64, u64)> = Vec::new();
+                // The map was walked or will be: its errors are reported there.
+                let _ = map.tile(&coords[..map.rank()], op.shared, |chunk| {
+                    let Some(at) = chunk.global else { return };
+                    match runs.last_mut() {
+                        Some((from, len)) if *from + *len == at => *len += chunk.len as u64,
+                        _ => runs.push((at, chunk.len as u64)),
+                    }
+                });
+                for (from, len) in runs {
+                    self.touch_as(true, from, len, entry, lanes, false)?;
+                }
+            }
+            Transfer::Bytes(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Bytes of this block's shared memory are read by a copy to a peer, told to an mbarrier there.
+    pub(crate) fn touch_taken(
+        &mut self,
+        from: u32,
+        len: u32,
+        signal: u32,
+        lanes: u32,
+    ) -> Result<(), Box<Report>> {
+        let Some(check) = check_of(self.block, self.others, signal) else { return Ok(()) };
+        let id = check.id;
+        let Some(mbar) = check.mbarriers.get(&(signal & OFFSET_MASK)) else { return Ok(()) };
+        let entry = Entry {
+            agent: agent(id, Kind::Mbarrier, mbar.number),
+            epoch: mbar.phase + 1,
+            mask: 0,
+            info: self.pc as u32 | ASYNC,
+        };
+        self.touch_as(false, from as u64, len as u64, entry, lanes, false)
+    }
+
+    /// A bulk store is issued.
+    pub(crate) fn touch_store(&mut self, op: &StoreOp) -> Result<(), Box<Report>> {
+        let Some(id) = self.block.check.as_ref().map(|c| c.id) else { return Ok(()) };
+        let lanes = op.origin.lanes;
+        let entry = |kind, flags| Entry {
+            agent: agent(id, kind, op.origin.warp * 32),
+            epoch: op.group + 1,
+            mask: lanes,
+            info: op.origin.pc as u32 | ASYNC | flags,
+        };
+        let base = self.block.rank << RANK_SHIFT;
+        let reading = entry(Kind::BulkRead, 0);
+        let writing = entry(Kind::BulkWrite, if op.reduce.is_some() { STRONG | 2 << SCOPE_SHIFT } else { 0 });
+        match &op.transfer {
+            Transfer::Linear { global, bytes } => {
+                let from = (base | op.shared) as u64;
+                self.touch_as(false, from, *bytes as u64, reading, lanes, false)?;
+                self.touch_as(true, *global, *bytes as u64, writing, lanes, true)?;
+            }
+            Transfer::Tensor { map, coords } => {
+                let mut runs: Vec<(u64, u64)> = Vec::new();
+                let mut sources: Vec<(u64, u64)> = Vec::new();
+                // As above.
+                let _ = map.tile(&coords[..map.rank()], op.shared, |chunk| {
+                    let Some(at) = chunk.global else { return };
+                    sources.push(((base | chunk.shared) as u64, chunk.len as u64));
+                    match runs.last_mut() {
+                        Some((from, len)) if *from + *len == at => *len += chunk.len as u64,
+                        _ => runs.push((at, chunk.len as u64)),
+                    }
+                });
+                for (from, len) in sources {
+                    self.touch_as(false, from, len, reading, lanes, false)?;
+                }
+                for (from, len) in runs {
+                    self.touch_as(true, from, len, writing, lanes, true)?;
+                }
+            }
+            Transfer::Bytes(_) => {}
+        }
+        Ok(())
+    }
+
+    /// A `cp.async` of one lane is issued.
+    pub(crate) fn touch_cp(
+        &mut self,
+        lane: u32,
+        (dst, bytes): (u32, u32),
+        (src, size): (u64, u32),
+    ) -> Result<(), Box<Report>> {
+        let Some(id) = self.block.check.as_ref().map(|c| c.id) else { return Ok(()) };
+        let entry = Entry {
+            agent: agent(id, Kind::CpAsync, self.warp.index * 32),
+            epoch: self.warp.check.cp_epoch,
+            mask: 1 << lane,
+            info: self.pc as u32,
+        };
+        self.touch_as(false, dst as u64, bytes as u64, entry, 1 << lane, true)?;
+        if size > 0 {
+            self.touch_as(true, src, size as u64, entry, 1 << lane, false)?;
+        }
+        Ok(())
+    }
+
+    /// A `wgmma` is issued: its operands in shared memory are read from now on.
+    pub(crate) fn touch_wgmma(
+        &mut self,
+        wgmma: &Wgmma,
+        a_desc: u64,
+        b_desc: u64,
+        size: u32,
+        seq: u64,
+    ) -> Result<(), Box<Report>> {
+        let Some(id) = self.block.check.as_ref().map(|c| c.id) else { return Ok(()) };
+        let entry = Entry {
+            agent: agent(id, Kind::Wgmma, self.warp.index / 4),
+            epoch: seq as u32 + 1,
+            mask: 0,
+            info: self.pc as u32 | ASYNC,
+        };
+        let base = self.block.rank << RANK_SHIFT;
+        let mut runs: Vec<(u32, u32)> = Vec::with_capacity(64);
+        let mut walk = |descriptor: u64, rows: u32, mn_major: bool| {
+            SharedDescriptor::decode(descriptor).for_each_chunk(rows, mn_major, size, |chunk| {
+                match runs.last_mut() {
+                    Some((from, len)) if *from + *len == chunk.address => *len += 16,
+                    _ => runs.push((chunk.address, 16)),
+                }
+            });
+        };
+        if let WgmmaA::Desc(_) = wgmma.a {
+            walk(a_desc, 64, wgmma.transpose_a);
+        }
+        walk(b_desc, wgmma.n, wgmma.transpose_b);
+        for (from, len) in runs {
+            self.touch_as(false, (base | from) as u64, len as u64, entry, u32::MAX, false)?;
+        }
+        Ok(())
+    }
+
+    /// Who a remembered access was, in words.
+    pub(super) fn party(&self, entry: Entry) -> String {
+        let number = block_of(entry.agent);
+        let Some(info) = self.sys.check.blocks.get(number as usize) else { return describe(entry) };
+        let at = self.sys.describe(&info.program, entry.pc());
+        let own = self.block.check.as_ref().is_some_and(|c| c.id == number);
+        if own {
+            return format!("{} at {at}", describe(entry));
+        }
+        let [x, y, z] = info.ctaid;
+        let place =
+            if info.device == self.block.device { String::new() } else { format!("device {} ", info.device) };
+        format!("{place}block ({x},{y},{z}) {} at {at}", describe(entry))
+    }
+
+    #[cold]
+    #[allow(clippy::too_many_arguments)]
+    fn convict(
+        &self,
+        global: bool,
+        at: u64,
+        len: u64,
+        entry: Entry,
+        lanes: u32,
+        write: bool,
+        wrong: Wrong,
+    ) -> Box<Report> {
+        let space = if global { "global" } else { "shared" };
+        let rank = self.block.rank;
+        let at = if global { at } else { (rank << RANK_SHIFT) as u64 | at };
+        let who = if entry.is(ASYNC) { "asynchronous " } else { "" };
+        let what = if write { "write" } else { "read" };
+        let len = if entry.is(SPREAD) { CELL / lanes.count_ones() as u64 } else { len };
+        let access = format!("{who}{what} of {len} bytes at {space} address {at:#x}");
+        let own = self.block.check.as_ref().map(|c| c.id);
+        let grid_of =
+            |e: Entry| self.sys.check.blocks.get(block_of(e.agent) as usize).map(|b| (b.stream, b.grid));
+        let mine = own.and_then(|id| self.sys.check.blocks.get(id as usize)).map(|b| (b.stream, b.grid));
+        let finding = |class, message: String, other: Option<String>, hint: &str| {
+            let mut report = self.report(class, lanes, message);
+            report.address = Some(at);
+            report.other = other;
+            report.hint = Some(hint.into());
+            report
+        };
+        let (before, verb) = match wrong {
+            Wrong::AfterWrite(e) => (e, "write"),
+            Wrong::AfterRead(e) => (e, "read"),
+            Wrong::Unfenced(e) => {
+                return finding(
+                    Class::ProxyFence,
+                    format!(
+                        "{access}: an ordinary write to it need not be visible to the asynchronous proxy"
+                    ),
+                    Some(format!("written by {}", self.party(e))),
+                    "fence.proxy.async by the writer (or by somebody ordered after it), then a barrier, then the asynchronous operation",
+                );
+            }
+            Wrong::UnfencedReuse(e) => {
+                return finding(
+                    Class::ProxyFence,
+                    format!("{access}: no proxy fence since an ordinary access to it (lint)"),
+                    Some(format!("accessed by {}", self.party(e))),
+                    "to the letter of the memory model a reuse across proxies needs fence.proxy.async; shipping kernels rely on the barrier alone",
+                );
+            }
+            Wrong::Mbarrier => {
+                return finding(
+                    Class::Mbarrier,
+                    format!("{access}, where a live mbarrier is"),
+                    None,
+                    "only mbarrier instructions may touch it until mbarrier.inval",
+                );
+            }
+        };
+        let other = Some(format!("{verb} by {}", self.party(before)));
+        let message = format!("{access} is not ordered after a {verb} of it");
+        if let (Some((stream, grid)), Some((theirs, earlier))) = (mine, grid_of(before))
+            && stream == theirs
+            && earlier != grid
+        {
+            return finding(
+                Class::GridDependency,
+                format!("{message} by a grid of the same stream"),
+                other,
+                "griddepcontrol.wait before the first access to what the grid before it reads or writes",
+            );
+        }
+        if let Some((pc, block, told_at)) = self.warp.check.narrow
+            && block == block_of(before.agent)
+        {
+            let there = self.sys.check.blocks.get(block as usize);
+            let there = there.map(|b| self.sys.describe(&b.program, told_at)).unwrap_or_default();
+            return finding(
+                Class::Scope,
+                format!("{message}: the signal between the two has too narrow a scope"),
+                other,
+                &format!("widen the scope of {there} and of {}", self.describe(pc)),
+            );
+        }
+        let (kind, _) = super::clock::inner_of(before.agent);
+        let hint = match (kind, verb) {
+            (k, _) if k == Kind::Mbarrier as u32 => {
+                "wait for the mbarrier of the copy before touching its bytes"
+            }
+            (k, _) if k == Kind::CpAsync as u32 => {
+                "cp.async.wait_group by the thread that copied, then a barrier"
+            }
+            (k, "read") if k == Kind::BulkRead as u32 => {
+                "cp.async.bulk.wait_group.read by the thread that stored, then a barrier"
+            }
+            (k, _) if k == Kind::BulkWrite as u32 => {
+                "cp.async.bulk.wait_group (without .read) by the thread that stored, then a barrier"
+            }
+            (k, _) if k == Kind::Wgmma as u32 => "wgmma.wait_group before the operands are given back",
+            _ => "a barrier, or a release and an acquire, between the two",
+        };
+        if kind == Kind::BulkRead as u32 {
+            return finding(Class::BulkSourceOverwritten, message, other, hint);
+        }
+        finding(Class::Race, message, other, hint)
+    }
+}
+
+/// The origin of an expectation that was never met, at the end of a block.
+pub(crate) fn unmet(
+    check: &BlockCheck,
+    tx: impl Fn(u32) -> Option<i32>,
+) -> Option<(u32, i32, Option<Origin>)> {
+    let mut all: Vec<_> = check
+        .expecting()
+        .filter_map(|(offset, origin)| Some((offset, tx(offset).filter(|t| *t != 0)?, origin)))
+        .collect();
+    all.sort_by_key(|(offset, ..)| *offset);
+    all.first().copied()
+}

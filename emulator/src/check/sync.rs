@@ -1,0 +1,606 @@
+//! How knowledge travels: releases and acquires of threads, and the hooks of every instruction that orders.
+
+use std::sync::Arc;
+
+use super::clock::{Kind, Know, agent};
+use super::shadow::{Entry, View, threads};
+use super::{BlockCheck, Strand, Told, WarpCheck};
+use crate::exec::{Core, lanes};
+use crate::ir::{Scope, Semantics};
+use crate::machine::block::{Block, Origin};
+use crate::memory::RANK_SHIFT;
+use crate::report::{Class, Report};
+
+const OFFSET_MASK: u32 = (1 << RANK_SHIFT) - 1;
+
+/// A scope as a number that grows.
+pub(super) fn width(scope: Scope) -> u32 {
+    match scope {
+        Scope::Cta => 0,
+        Scope::Cluster => 1,
+        Scope::None | Scope::Gpu => 2,
+        Scope::Sys => 3,
+    }
+}
+
+/// The check of the block behind a shared address.
+pub(super) fn check_of<'b>(
+    block: &'b mut Block,
+    others: &'b mut [Option<Box<Block>>],
+    shared: u32,
+) -> Option<&'b mut BlockCheck> {
+    let rank = shared >> RANK_SHIFT;
+    if rank == block.rank {
+        return block.check.as_deref_mut();
+    }
+    let slot = *block.peers.get(rank as usize)?;
+    others.get_mut(slot)?.as_deref_mut()?.check.as_deref_mut()
+}
+
+impl WarpCheck {
+    /// Makes every strand lie inside or outside a mask.
+    fn split(&mut self, mask: u32) {
+        for i in 0..self.strands.len() {
+            let outside = self.strands[i].mask & !mask;
+            if outside != 0 && outside != self.strands[i].mask {
+                let mut other = self.strands[i].clone();
+                other.mask = outside;
+                self.strands[i].mask &= mask;
+                self.strands.push(other);
+            }
+        }
+    }
+
+    /// The moment that now ends: later accesses are not part of it.
+    fn close(&mut self) -> u32 {
+        if self.dirty {
+            self.dirty = false;
+            self.epoch += 1;
+        }
+        self.epoch - 1
+    }
+
+    /// Tells what the lanes of a mask know and have done.
+    fn tell(&mut self, block: u32, warp: u32, mask: u32, to: &mut Know) {
+        let moment = self.close();
+        for strand in self.strands.iter().filter(|s| s.mask & mask != 0) {
+            to.join(&strand.know);
+        }
+        to.seen.raise(threads(block, warp), mask, self.whole, moment);
+    }
+
+    /// The lanes of a mask learn.
+    fn learn(&mut self, mask: u32, from: &Know) {
+        if self.strands.iter().filter(|s| s.mask & mask != 0).all(|s| s.know.covers(from)) {
+            return;
+        }
+        self.split(mask);
+        for strand in self.strands.iter_mut().filter(|s| s.mask & mask != 0) {
+            strand.know.join(from);
+        }
+    }
+
+    /// The lanes of a mask meet.
+    fn meet(&mut self, block: u32, warp: u32, mask: u32) {
+        if !self.dirty && self.strands.len() == 1 {
+            return;
+        }
+        let dirty = self.dirty;
+        let moment = self.close();
+        if self.strands.len() > 1 {
+            self.split(mask);
+            let mut met = Strand { mask: 0, ..Strand::default() };
+            self.strands.retain(|s| {
+                if s.mask & mask == 0 {
+                    return true;
+                }
+                met.mask |= s.mask;
+                met.know.join(&s.know);
+                if let Some((know, scope)) = &s.release {
+                    let (all, widest) = met.release.get_or_insert_with(|| (Know::default(), *scope));
+                    all.join(know);
+                    *widest = (*widest).min(*scope);
+                }
+                if let Some(know) = &s.pending {
+                    met.pending.get_or_insert_with(Know::default).join(know);
+                }
+                false
+            });
+            self.strands.insert(0, met);
+        }
+        if dirty || self.strands.len() > 1 || mask == self.whole {
+            self.strands[0].know.seen.raise(threads(block, warp), mask, self.whole, moment);
+        }
+    }
+}
+
+impl Core<'_> {
+    /// Are races looked for?
+    #[inline(always)]
+    pub(crate) fn checking(&self) -> bool {
+        self.block.check.is_some()
+    }
+
+    /// Lanes that execute a converging instruction together are ordered.
+    #[inline]
+    pub(crate) fn lanes_meet(&mut self, mask: u32) {
+        if let Some(check) = &self.block.check {
+            self.warp.check.meet(check.id, self.warp.index, mask);
+        }
+    }
+
+    /// An arrival at a named barrier.
+    pub(crate) fn gate_arrive(&mut self, id: usize, mask: u32) {
+        if let Some(check) = &mut self.block.check {
+            self.warp.check.tell(check.id, self.warp.index, mask, &mut check.gates[id].arriving);
+        }
+    }
+
+    /// A named barrier lets lanes go on.
+    pub(crate) fn gate_pass(&mut self, id: usize, mask: u32) {
+        if let Some(check) = &self.block.check {
+            self.warp.check.learn(mask, &check.gates[id & 15].done);
+        }
+    }
+
+    fn cluster_id(&self) -> Option<u32> {
+        let id = self.block.check.as_ref()?.id;
+        Some(self.sys.check.blocks.get(id as usize)?.cluster)
+    }
+
+    /// An arrival at the cluster barrier.
+    pub(crate) fn cluster_tell(&mut self, mask: u32) {
+        let Some(cluster) = self.cluster_id() else { return };
+        if let Some(check) = &self.block.check {
+            let gate = self.sys.check.clusters.entry(cluster).or_default();
+            self.warp.check.tell(check.id, self.warp.index, mask, &mut gate.arriving);
+        }
+    }
+
+    /// The cluster barrier's phase has ended.
+    pub(crate) fn cluster_complete(&mut self) {
+        if let Some(cluster) = self.cluster_id()
+            && let Some(gate) = self.sys.check.clusters.get_mut(&cluster)
+        {
+            gate.complete();
+        }
+    }
+
+    /// The cluster barrier lets lanes go on.
+    pub(crate) fn cluster_learn(&mut self, mask: u32) {
+        if let Some(cluster) = self.cluster_id()
+            && let Some(gate) = self.sys.check.clusters.get(&cluster)
+        {
+            self.warp.check.learn(mask, &gate.done);
+        }
+    }
+
+    /// `fence.proxy.async`, for shared memory, global memory or both.
+    pub(crate) fn proxy_fence(&mut self, shared: bool, global: bool, mask: u32) {
+        let Some(check) = &mut self.block.check else { return };
+        let own = threads(check.id, self.warp.index);
+        let warp = &mut self.warp.check;
+        let moment = warp.close();
+        warp.split(mask);
+        let whole = warp.whole;
+        for strand in warp.strands.iter_mut().filter(|s| s.mask & mask != 0) {
+            let know = &mut strand.know;
+            // Lanes that fence together fence each other's accesses too; whether they are ordered is another question.
+            if shared {
+                know.shared.join(&know.seen);
+                know.shared.raise(own, mask, whole, moment);
+            }
+            if global {
+                know.global.join(&know.seen);
+                know.global.raise(own, mask, whole, moment);
+            }
+        }
+        if shared {
+            self.show_mbarriers(mask);
+        }
+    }
+
+    /// A fence that shows initialised mbarriers to the asynchronous proxy.
+    pub(crate) fn show_mbarriers(&mut self, mask: u32) {
+        let Some(check) = &mut self.block.check else { return };
+        if check.unfenced == 0 {
+            return;
+        }
+        let own = threads(check.id, self.warp.index);
+        let strand = self.warp.check.strands.iter().find(|s| s.mask & mask != 0);
+        for mbar in check.mbarriers.values_mut().filter(|m| !m.fenced) {
+            let Some(init) = mbar.init else { continue };
+            let mine = init.agent == own && init.mask & !mask == 0;
+            let known = strand.is_some_and(|s| s.know.seen.missing(init.agent, init.mask, init.epoch) == 0);
+            if mine || known {
+                mbar.fenced = true;
+                check.unfenced -= 1;
+            }
+        }
+    }
+
+    /// `fence` and `membar`.
+    pub(crate) fn memory_fence(&mut self, scope: Scope, mask: u32) {
+        let Some(check) = &self.block.check else { return };
+        let own = threads(check.id, self.warp.index);
+        let warp = &mut self.warp.check;
+        let moment = warp.close();
+        warp.split(mask);
+        let whole = warp.whole;
+        for strand in warp.strands.iter_mut().filter(|s| s.mask & mask != 0) {
+            if let Some(seen) = strand.pending.take() {
+                strand.know.join(&seen);
+            }
+            let mut know = strand.know.clone();
+            know.seen.raise(own, strand.mask, whole, moment);
+            strand.release = Some((know, width(scope)));
+        }
+    }
+
+    /// Where what is told by a strong access is kept.
+    pub(crate) fn told_at(&self, global: bool, address: u64) -> u64 {
+        match self.cluster_id() {
+            Some(cluster) if !global => (cluster as u64) << 32 | address & 0xffff_ffff,
+            _ => address,
+        }
+    }
+
+    /// A strong store (or the storing half of an atomic) of some lanes to one address.
+    pub(crate) fn strong_store(
+        &mut self,
+        (global, address): (bool, u64),
+        sem: Semantics,
+        scope: Scope,
+        atomic: bool,
+        lanes: u32,
+    ) {
+        let Some(check) = &self.block.check else { return };
+        let scope = if matches!(sem, Semantics::Volatile | Semantics::Mmio) { 3 } else { width(scope) };
+        let releases = matches!(
+            sem,
+            Semantics::Release | Semantics::AcqRel | Semantics::Sc | Semantics::Volatile | Semantics::Mmio
+        );
+        let mut know = Know::default();
+        let mut widest = scope;
+        if releases {
+            self.warp.check.tell(check.id, self.warp.index, lanes, &mut know);
+        } else {
+            for strand in self.warp.check.strands.iter().filter(|s| s.mask & lanes != 0) {
+                if let Some((told, fence)) = &strand.release {
+                    know.join(told);
+                    widest = widest.min(*fence);
+                }
+            }
+        }
+        let key = key(global, address);
+        let told = self.sys.check.told.entry(key);
+        let (block, pc) = (check.id, self.pc);
+        match told {
+            std::collections::hash_map::Entry::Occupied(mut known) if atomic => {
+                // A read-modify-write carries on what was released before it.
+                let known = known.get_mut();
+                known.know.join(&know);
+                if releases || !know_is_empty(&know) {
+                    known.scope = known.scope.min(widest);
+                    (known.block, known.pc) = (block, pc);
+                }
+            }
+            std::collections::hash_map::Entry::Occupied(mut known) => {
+                known.insert(Told { know, scope: widest, block, pc });
+            }
+            std::collections::hash_map::Entry::Vacant(free) => {
+                free.insert(Told { know, scope: widest, block, pc });
+            }
+        }
+    }
+
+    /// A strong load (or the loading half of an atomic) of some lanes from one address.
+    pub(crate) fn strong_load(
+        &mut self,
+        (global, address): (bool, u64),
+        sem: Semantics,
+        scope: Scope,
+        lanes: u32,
+    ) {
+        let Some(check) = &self.block.check else { return };
+        let Some(told) = self.sys.check.told.get(&key(global, address)) else { return };
+        let scope = if matches!(sem, Semantics::Volatile | Semantics::Mmio) { 3 } else { width(scope) };
+        let both = scope.min(told.scope);
+        let blocks = &self.sys.check.blocks;
+        let (own, other) = (blocks.get(check.id as usize), blocks.get(told.block as usize));
+        let inside = match both {
+            0 => told.block == check.id,
+            1 => own.map(|b| b.cluster) == other.map(|b| b.cluster),
+            2 => own.map(|b| b.device) == other.map(|b| b.device),
+            _ => true,
+        };
+        if !inside {
+            self.warp.check.narrow = Some((self.pc, told.block, told.pc));
+            return;
+        }
+        if matches!(sem, Semantics::Relaxed | Semantics::Release) {
+            let know = told.know.clone();
+            self.warp.check.split(lanes);
+            for strand in self.warp.check.strands.iter_mut().filter(|s| s.mask & lanes != 0) {
+                strand.pending.get_or_insert_with(Know::default).join(&know);
+            }
+        } else {
+            self.warp.check.learn(lanes, &told.know);
+        }
+    }
+
+    /// `griddepcontrol.wait` has returned.
+    pub(crate) fn grids_before_ended(&mut self) {
+        let Some(check) = &mut self.block.check else { return };
+        let infos = &self.sys.check.blocks;
+        let Some(own) = infos.get(check.id as usize) else { return };
+        let line = self.sys.check.streams.get(&own.stream);
+        let before = |g: &u32| *g < own.grid && line.is_some_and(|l| l.contains(g));
+        let open: Vec<u32> = check.view.open.iter().copied().filter(|g| !before(g)).collect();
+        if open.len() != check.view.open.len() {
+            check.view = Arc::new(View { next: check.view.next, open });
+        }
+    }
+
+    // Mbarriers.
+
+    /// `mbarrier.init`: the object comes to life.
+    pub(crate) fn mbar_created(&mut self, shared: u32, lane: u32) -> Result<(), Box<Report>> {
+        let id = match &self.block.check {
+            Some(check) => check.id,
+            None => return Ok(()),
+        };
+        self.touch_lane(false, shared as u64, 8, lane, true, 0)?;
+        let init = Entry {
+            agent: threads(id, self.warp.index),
+            epoch: self.warp.check.epoch,
+            mask: 1 << lane,
+            info: self.pc as u32,
+        };
+        self.warp.check.dirty = true;
+        if let Some(check) = check_of(self.block, self.others, shared) {
+            let number = check.mbarriers.len() as u32;
+            let mbar = check.mbarriers.entry(shared & OFFSET_MASK).or_default();
+            if mbar.init.is_none() {
+                mbar.number = number;
+            } else if !mbar.fenced {
+                check.unfenced -= 1;
+            }
+            let (number, phase) = (mbar.number, mbar.phase);
+            *mbar = super::Mbar { number, phase, init: Some(init), ..super::Mbar::default() };
+            check.unfenced += 1;
+            check.shadow.mbarrier((shared & OFFSET_MASK) as u64, true);
+        }
+        Ok(())
+    }
+
+    /// `mbarrier.inval`: the bytes are ordinary again.
+    pub(crate) fn mbar_ended(&mut self, shared: u32) {
+        if let Some(check) = check_of(self.block, self.others, shared) {
+            check.shadow.mbarrier((shared & OFFSET_MASK) as u64, false);
+        }
+    }
+
+    /// Whoever uses an mbarrier must know that it was initialised.
+    pub(crate) fn mbar_known(
+        &mut self,
+        shared: u32,
+        lanes: u32,
+        asynchronous: bool,
+    ) -> Result<(), Box<Report>> {
+        let Some(own) = self.block.check.as_ref().map(|c| threads(c.id, self.warp.index)) else {
+            return Ok(());
+        };
+        let lint = self.sys.config.checks.proxy_reuse;
+        let Some(check) = check_of(self.block, self.others, shared) else { return Ok(()) };
+        let Some(mbar) = check.mbarriers.get(&(shared & OFFSET_MASK)) else { return Ok(()) };
+        let Some(init) = mbar.init else { return Ok(()) };
+        let mine = init.agent == own && init.mask == lanes;
+        let ordered = mine
+            || self
+                .warp
+                .check
+                .strands
+                .iter()
+                .filter(|s| s.mask & lanes != 0)
+                .all(|s| s.know.seen.missing(init.agent, init.mask, init.epoch) == 0);
+        let unfenced = asynchronous && lint && !mbar.fenced;
+        if ordered && !unfenced {
+            return Ok(());
+        }
+        let other = self.party(init);
+        let (class, message, hint) = if ordered {
+            (
+                Class::ProxyFence,
+                format!(
+                    "an asynchronous copy completes on the mbarrier at {shared:#x}, whose initialisation no fence has shown to the asynchronous proxy"
+                ),
+                "fence.mbarrier_init.release.cluster (or fence.proxy.async) after mbarrier.init, then a barrier",
+            )
+        } else {
+            (
+                Class::Race,
+                format!("the mbarrier at {shared:#x} is used without knowing that it was initialised"),
+                "a barrier between mbarrier.init and every use by other threads",
+            )
+        };
+        let mut report = self.report(class, lanes, message);
+        report.address = Some(shared as u64);
+        report.other = Some(format!("initialised by {other}"));
+        report.hint = Some(hint.into());
+        Err(report)
+    }
+
+    /// An arrival with release semantics, about to be counted.
+    pub(crate) fn mbar_tell(&mut self, shared: u32, lanes: u32) {
+        let Some(id) = self.block.check.as_ref().map(|c| c.id) else { return };
+        if let Some(check) = check_of(self.block, self.others, shared)
+            && let Some(mbar) = check.mbarriers.get_mut(&(shared & OFFSET_MASK))
+        {
+            self.warp.check.tell(id, self.warp.index, lanes, &mut mbar.arriving);
+        }
+    }
+
+    /// Bytes are expected.
+    pub(crate) fn mbar_expects(&mut self, shared: u32, lanes: u32) {
+        let origin = self.origin(lanes);
+        if let Some(check) = check_of(self.block, self.others, shared)
+            && let Some(mbar) = check.mbarriers.get_mut(&(shared & OFFSET_MASK))
+        {
+            mbar.expected = Some(origin);
+        }
+    }
+
+    /// Lanes have seen a phase of an mbarrier of this block complete.
+    pub(crate) fn mbar_learn(&mut self, offset: u32, lanes: u32) {
+        if let Some(check) = &self.block.check
+            && let Some(mbar) = check.mbarriers.get(&offset)
+        {
+            self.warp.check.learn(lanes, &mbar.completed);
+        }
+    }
+
+    /// A phase of an mbarrier may have ended: tells it on, and convicts a phase that ended before its copies landed.
+    pub(crate) fn mbar_changed(&mut self, shared: u32, flipped: bool) -> Result<(), Box<Report>> {
+        if !flipped {
+            return Ok(());
+        }
+        let Some(check) = check_of(self.block, self.others, shared) else { return Ok(()) };
+        match check.phase_complete(shared & OFFSET_MASK) {
+            Some((copy, bytes)) if self.sys.config.checks.transactions => {
+                let at = self.describe(copy.pc);
+                let mut report = self.report(Class::Mbarrier, 0, ended_early(shared, bytes));
+                report.address = Some(shared as u64);
+                report.other = Some(format!("the copy of warp {} at {at}", copy.warp));
+                report.hint = Some(EXPECT.into());
+                Err(report)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    // Groups.
+
+    /// The agent and moment of this instruction's `cp.async`s.
+    pub(crate) fn cp_commit(&mut self, mask: u32) {
+        if self.checking() {
+            let warp = &mut self.warp.check;
+            warp.cp_commits.push((mask, warp.cp_epoch));
+            warp.cp_epoch += 1;
+        }
+    }
+
+    /// `cp.async.wait_group n`, `wait_all`.
+    pub(crate) fn cp_learn(&mut self, groups: Option<u32>, mask: u32) {
+        let Some(id) = self.block.check.as_ref().map(|c| c.id) else { return };
+        let who = agent(id, Kind::CpAsync, self.warp.index * 32);
+        let warp = &mut self.warp.check;
+        let mut moments = [0u32; 32];
+        let mut last = 0;
+        match groups {
+            None => {
+                moments = [warp.cp_epoch; 32];
+                warp.cp_epoch += 1;
+                warp.cp_commits.clear();
+            }
+            Some(n) => lanes::each(mask, |l| {
+                let mine = warp.cp_commits.iter().rev().filter(|(m, _)| m >> l & 1 == 1);
+                moments[l] = mine.skip(n as usize).map(|(_, at)| *at).next().unwrap_or(0);
+            }),
+        }
+        let mut know = Know::default();
+        let mut rest = mask;
+        while rest != 0 {
+            let l = rest.trailing_zeros() as usize;
+            let same =
+                (l..32).fold(0, |m, k| m | ((rest >> k & 1 == 1 && moments[k] == moments[l]) as u32) << k);
+            rest &= !same;
+            last = last.max(moments[l]);
+            know.seen.raise(who, same, warp.whole, moments[l]);
+        }
+        warp.learn(mask, &know);
+        if groups.is_some() && warp.cp_commits.len() > 64 {
+            warp.cp_commits.drain(..32);
+        }
+    }
+
+    /// `cp.async.mbarrier.arrive`: the mbarrier will tell of the `cp.async`s before it.
+    pub(crate) fn cp_tell(&mut self, shared: u32, lanes: u32) {
+        let Some(id) = self.block.check.as_ref().map(|c| c.id) else { return };
+        let who = agent(id, Kind::CpAsync, self.warp.index * 32);
+        let (moment, whole) = (self.warp.check.cp_epoch, self.warp.check.whole);
+        if let Some(check) = check_of(self.block, self.others, shared)
+            && let Some(mbar) = check.mbarriers.get_mut(&(shared & OFFSET_MASK))
+        {
+            mbar.arriving.seen.raise(who, lanes, whole, moment);
+        }
+    }
+
+    /// The `cp.async`s before this are told of; later ones are not.
+    pub(crate) fn cp_close(&mut self) {
+        self.warp.check.cp_epoch += 1;
+    }
+
+    /// `cp.async.bulk.wait_group[.read]`: groups before `open - groups` are done.
+    pub(crate) fn bulk_learn(&mut self, groups: u32, read: bool, mask: u32) {
+        let Some(id) = self.block.check.as_ref().map(|c| c.id) else { return };
+        let open = self.warp.bulk_group;
+        let mut know = Know::default();
+        lanes::each(mask, |l| {
+            let done = open[l].saturating_sub(groups);
+            if done > 0 {
+                know.seen.raise(agent(id, Kind::BulkRead, self.warp.index * 32), 1 << l, 0, done);
+                if !read {
+                    know.seen.raise(agent(id, Kind::BulkWrite, self.warp.index * 32), 1 << l, 0, done);
+                }
+            }
+        });
+        self.warp.check.learn(mask, &know);
+    }
+
+    /// `wgmma.wait_group`: operations before a sequence number are done.
+    pub(crate) fn wgmma_learn(&mut self, before: u64, mask: u32) {
+        let Some(id) = self.block.check.as_ref().map(|c| c.id) else { return };
+        let mut know = Know::default();
+        know.seen.raise(agent(id, Kind::Wgmma, self.warp.index / 4), 0, 1, before as u32);
+        self.warp.check.learn(mask, &know);
+    }
+}
+
+const EXPECT: &str = "expect_tx must count every byte of the phase's copies (whole boxes, filled elements included) before the last arrival";
+
+/// The finding for a phase that ended before its copies.
+pub(crate) fn ended_early(shared: u32, bytes: u32) -> String {
+    format!(
+        "the phase of the mbarrier at {shared:#x} ends although a copy of {bytes} bytes issued in it has not landed: too few bytes were expected"
+    )
+}
+
+fn key(global: bool, address: u64) -> u64 {
+    address | (!global as u64) << 63
+}
+
+fn know_is_empty(know: &Know) -> bool {
+    know.seen.len() == 0
+}
+
+/// The other half of [`Core::mbar_changed`], for completions that happen outside any instruction.
+pub(crate) fn completed_outside(
+    sys: &crate::machine::system::System,
+    block: &mut Block,
+    offset: u32,
+    origin: Origin,
+) -> Result<(), Box<Report>> {
+    let Some(check) = block.check.as_deref_mut() else { return Ok(()) };
+    match check.phase_complete(offset) {
+        Some((copy, bytes)) if sys.config.checks.transactions => {
+            let mut report = sys.report(block, Class::Mbarrier, copy, ended_early(offset, bytes));
+            report.address = Some(offset as u64);
+            report.other =
+                Some(format!("the phase was completed by {}", sys.describe(&block.program, origin.pc)));
+            report.hint = Some(EXPECT.into());
+            Err(report)
+        }
+        _ => Ok(()),
+    }
+}

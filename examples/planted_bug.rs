@@ -24,10 +24,10 @@ use hadal::{Device, E4M3, Error, bf16, kernel};
 const KERNEL: &str = "hadal_gemm_e4m3_bf16_dense_m64n64_sm90a";
 /// Random schedules that are tried.
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=64;
-/// One tile, two steps of 128 along K.
+/// Two tiles, one after the other, and twice around the ring of eight stages for each.
 const M: usize = 64;
-const N: usize = 64;
-const K: usize = 256;
+const N: usize = 128;
+const K: usize = 2048;
 
 fn main() -> ExitCode {
     let instruction = std::env::args().nth(1).unwrap_or("@!ready bra".into());

@@ -243,6 +243,10 @@ fn machine(device: &Device) -> Result<(Vec<String>, Option<u64>), Failure> {
         checks.extend(on.registers.then_some("unwritten registers"));
         checks.extend(on.wgmma.then_some("wgmma registers"));
         checks.extend(on.bulk_source.then_some("bulk copy sources"));
+        checks.extend(on.races.then_some("data races"));
+        checks.extend(on.proxies.then_some("proxy fences"));
+        checks.extend(on.transactions.then_some("transactions"));
+        checks.extend(on.non_coherent.then_some("non-coherent loads"));
         return Ok((checks.into_iter().map(str::to_owned).collect(), Some(machine.counters().instructions)));
     }
     let _ = device;

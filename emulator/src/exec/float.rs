@@ -117,6 +117,37 @@ fn xorsign(x: f32, y: f32, result: f32) -> f32 {
     f32::from_bits(result.to_bits() | (x.to_bits() ^ y.to_bits()) & 0x8000_0000)
 }
 
+/// `add.f32` to nearest, without modifiers; so the others.
+#[inline(always)]
+pub(super) fn plain_add(a: u32, b: u32) -> u32 {
+    store(load(a, false) + load(b, false), false, false)
+}
+
+#[inline(always)]
+pub(super) fn plain_sub(a: u32, b: u32) -> u32 {
+    store(load(a, false) - load(b, false), false, false)
+}
+
+#[inline(always)]
+pub(super) fn plain_mul(a: u32, b: u32) -> u32 {
+    store(load(a, false) * load(b, false), false, false)
+}
+
+#[inline(always)]
+pub(super) fn plain_fma(a: u32, b: u32, c: u32) -> u32 {
+    store(load(a, false).mul_add(load(b, false), load(c, false)), false, false)
+}
+
+#[inline(always)]
+pub(super) fn plain_min(a: u32, b: u32) -> u32 {
+    store(min32(load(a, false), load(b, false), false), false, false)
+}
+
+#[inline(always)]
+pub(super) fn plain_max(a: u32, b: u32) -> u32 {
+    store(max32(load(a, false), load(b, false), false), false, false)
+}
+
 vectorised! {
     /// F32, two operands.
     pub(crate) fn bin_f32(op: BinOp, mods: Arith, a: &Col32, b: &Col32, d: &mut Col32) -> bool {

@@ -23,6 +23,7 @@ mod memory;
 mod mma;
 mod multimem;
 pub(crate) mod operands;
+pub(crate) mod quick;
 mod remote;
 pub(crate) mod step;
 mod tensormap;

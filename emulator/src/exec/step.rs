@@ -1,5 +1,6 @@
 //! Running a warp: choosing its path, checking registers, executing, counting, until it has to wait or give way.
 
+use super::quick::Quick;
 use super::{Core, Flow, Out};
 use crate::machine::warp::Wait;
 use crate::machine::{InstructionClass, Schedule};
@@ -50,13 +51,22 @@ impl Core<'_> {
             return Ok(Stop::Blocked);
         }
         let mut out = Out::new();
-        for _ in 0..budget {
+        let mut left = budget;
+        while left > 0 {
             let path = &self.warp.paths[self.warp.current];
             let (pc, resumed, here) = (path.pc, path.resumed, path.mask);
             let (Some(instr), Some(side)) = (code.get(pc), program.sides.get(pc)) else {
                 self.pc = code.len().saturating_sub(1);
                 return Err(self.report(Class::Unsupported, here, "control runs past the end of the kernel"));
             };
+            if !matches!(side.quick, Quick::No) && !resumed && self.warp.paths.len() == 1 {
+                let done = self.straight(left, checks.registers, track, tally);
+                left -= done;
+                if done > 0 {
+                    continue;
+                }
+            }
+            left -= 1;
             self.pc = pc;
             self.sys.steps += 1;
             let mask = match instr.guard {
@@ -108,8 +118,10 @@ impl Core<'_> {
             let mut give_way = false;
             match flow {
                 Flow::Next | Flow::Yield => {
-                    for r in writes {
-                        self.warp.written[*r as usize] |= mask;
+                    if checks.registers {
+                        for r in writes {
+                            self.warp.written[*r as usize] |= mask;
+                        }
                     }
                     let path = &mut self.warp.paths[current];
                     path.pc = pc + 1;
@@ -152,6 +164,75 @@ impl Core<'_> {
             }
         }
         Ok(Stop::Quantum)
+    }
+
+    /// Runs a warp that has one path along instructions that have a short way ([`super::quick`]): nothing but registers, the program
+    /// counter and the counts change. Returns how many it ran; it stops before what needs the long way, and before what is wrong,
+    /// which the long way reports.
+    fn straight(&mut self, budget: u32, registers: bool, track: bool, tally: &mut Tally) -> u32 {
+        let program = self.program;
+        let kernel = program.kernel();
+        let regs32 = kernel.regs32;
+        let preds = regs32 + kernel.regs64;
+        let room = self.sys.limit.saturating_sub(self.sys.clock).min(budget.into()) as u32;
+        let warp = &mut *self.warp;
+        let (mut pc, here) = (warp.paths[0].pc, warp.paths[0].mask);
+        let mut done = 0;
+        while done < room {
+            let (Some(instr), Some(side)) = (kernel.code.get(pc), program.sides.get(pc)) else { break };
+            let mask = match instr.guard {
+                Some(guard) => {
+                    let holds = warp.preds[guard.reg as usize];
+                    here & if guard.negated { !holds } else { holds }
+                }
+                None => here,
+            };
+            if registers {
+                let missing = |r: u32, mask: u32| mask & !warp.written[r as usize] != 0;
+                let reads = &program.registers[side.reads.start as usize..side.reads.end as usize];
+                // The guard itself is read by every lane of the path.
+                if instr.guard.is_some_and(|guard| missing(preds + guard.reg, here))
+                    || reads.iter().any(|r| missing(*r, mask))
+                {
+                    break;
+                }
+            }
+            if track && mask != 0 {
+                let now = warp.clock + u64::from(done) + 1;
+                let all = &program.registers[side.reads.start as usize..side.writes.end as usize];
+                if all.iter().any(|r| *r < regs32 && warp.busy[*r as usize] != 0) {
+                    break;
+                }
+                for r in all.iter().filter(|r| **r < regs32) {
+                    warp.touched[*r as usize] = now;
+                }
+            }
+            match &side.quick {
+                Quick::Run(run, operands) => {
+                    if mask != 0 {
+                        Quick::run(*run, operands, warp, mask);
+                    }
+                    pc += 1;
+                }
+                Quick::Bra(target) if mask == here => pc = *target,
+                Quick::Bra(_) if mask == 0 => pc += 1,
+                // The path divides.
+                Quick::Bra(_) | Quick::No => break,
+            }
+            if registers {
+                for r in &program.registers[side.writes.start as usize..side.writes.end as usize] {
+                    warp.written[*r as usize] |= mask;
+                }
+            }
+            done += 1;
+            tally.threads += if mask == u32::MAX { 32 } else { u64::from(mask.count_ones()) };
+            tally.by_class[side.class as usize] += 1;
+        }
+        self.sys.clock += u64::from(done);
+        self.sys.steps += u64::from(done);
+        warp.clock += u64::from(done);
+        warp.paths[0].pc = pc;
+        done
     }
 
     #[cold]

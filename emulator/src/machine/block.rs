@@ -197,6 +197,16 @@ pub(crate) struct WarpTemplate<'a> {
     pub(crate) block_dim: [u32; 3],
     pub(crate) registers: u32,
     pub(crate) track_wgmma: bool,
+    pub(crate) track_registers: bool,
+}
+
+/// Registers, then constants.
+fn columns<T: Copy + Default>(registers: usize, constants: &[T]) -> Vec<[T; 32]> {
+    let mut columns = vec![[T::default(); 32]; registers + constants.len()];
+    for (column, constant) in columns[registers..].iter_mut().zip(constants) {
+        *column = [*constant; 32];
+    }
+    columns
 }
 
 impl WarpTemplate<'_> {
@@ -220,10 +230,14 @@ impl WarpTemplate<'_> {
         let local = kernel.local_bytes as usize * 32;
         Warp {
             index,
-            r32: vec![[0; 32]; registers],
-            r64: vec![[0; 32]; kernel.regs64 as usize],
+            r32: columns(registers, &self.program.constants.0),
+            r64: columns(kernel.regs64 as usize, &self.program.constants.1),
             preds: vec![0; kernel.preds as usize],
-            written: vec![0; (kernel.regs32 + kernel.regs64 + kernel.preds) as usize],
+            // Unless somebody asks, every register counts as written.
+            written: vec![
+                if self.track_registers { 0 } else { u32::MAX };
+                (kernel.regs32 + kernel.regs64 + kernel.preds) as usize
+            ],
             live,
             paths: vec![Path::new(0, live)],
             tid,

@@ -373,6 +373,7 @@ fn assemble(
         block_dim: grid.block_dim,
         registers: grid.needs.registers_per_thread,
         track_wgmma: sys.config.checks.wgmma,
+        track_registers: sys.config.checks.registers,
     };
     let warps = grid.block_dim.iter().product::<u32>().div_ceil(32);
     Block {

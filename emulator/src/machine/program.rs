@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::counters::InstructionClass;
 use crate::exec::operands::{Access, visit};
+use crate::exec::quick::{Builder, Quick};
 use crate::ir::{self, Op, Reg, Space};
 
 /// What the machine knows of one instruction besides its operation.
@@ -18,6 +19,8 @@ pub(crate) struct Side {
     pub(crate) class: InstructionClass,
     /// A random schedule may switch after it.
     pub(crate) preempt: bool,
+    /// The short way, if it has one.
+    pub(crate) quick: Quick,
 }
 
 /// A kernel of a loaded module.
@@ -30,6 +33,8 @@ pub(crate) struct Program {
     pub(crate) sides: Vec<Side>,
     /// Register lists of all instructions.
     pub(crate) registers: Vec<u32>,
+    /// Constants that stand behind the 32-bit registers of a warp, and behind the 64-bit ones.
+    pub(crate) constants: (Vec<u32>, Vec<u64>),
     pub(crate) has_wgmma: bool,
     pub(crate) has_setmaxnreg: bool,
 }
@@ -38,6 +43,7 @@ impl Program {
     pub(crate) fn new(module: Arc<ir::Module>, index: usize, globals: Arc<[u64]>) -> Self {
         let kernel = &module.kernels[index];
         let mut registers = Vec::new();
+        let mut builder = Builder::new(kernel);
         let mut sides = Vec::with_capacity(kernel.code.len());
         for instr in &kernel.code {
             let mut reads = Vec::new();
@@ -59,11 +65,13 @@ impl Program {
             let class = class_of(&instr.op);
             use InstructionClass::*;
             let preempt = matches!(class, Global | Shared | Atomic | Synchronisation | AsyncCopy | Tensor);
-            sides.push(Side { reads: start..middle, writes: middle..end, class, preempt });
+            let quick = builder.quick(instr);
+            sides.push(Side { reads: start..middle, writes: middle..end, class, preempt, quick });
         }
         let has_wgmma = kernel.code.iter().any(|i| matches!(i.op, Op::Wgmma(_)));
         let has_setmaxnreg = kernel.code.iter().any(|i| matches!(i.op, Op::SetMaxNReg { .. }));
-        Program { module, index, globals, sides, registers, has_wgmma, has_setmaxnreg }
+        let constants = (builder.constants32, builder.constants64);
+        Program { module, index, globals, sides, registers, constants, has_wgmma, has_setmaxnreg }
     }
 
     #[inline(always)]

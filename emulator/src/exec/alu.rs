@@ -88,6 +88,7 @@ impl Core<'_> {
             }
             Op::Un { op, ty, mods, dst, a } => self.un(*op, *ty, *mods, *dst, a, mask, out),
             Op::Cvt { to, from, mods, dst, a, b } => self.cvt(*to, *from, *mods, *dst, a, b.as_ref(), mask),
+            Op::Pack { ty, .. } | Op::Unpack { ty, .. } if ty.bytes() > 8 => false,
             Op::Pack { ty, dst, srcs } => {
                 let bits = ty.bytes() * 8 / srcs.len() as u32;
                 let part = if bits >= 64 { u64::MAX } else { (1 << bits) - 1 };

@@ -128,7 +128,7 @@ impl Core<'_> {
         if let Some(flow) = self.whole_warp(mask, "mma.sync")? {
             return Ok(flow);
         }
-        let formats = (super::wgmma::format(mma.a_type), super::wgmma::format(mma.b_type));
+        let formats = (super::product::format(mma.a_type), super::product::format(mma.b_type));
         let (Some(a_format), Some(b_format)) = formats else { return Err(self.unsupported(mask)) };
         let format = (a_format, b_format);
         let (a, b) = (self.fragment::<M>(&mma.a), self.fragment::<N>(&mma.b));

@@ -23,13 +23,14 @@ mod memory;
 mod mma;
 mod multimem;
 pub(crate) mod operands;
+pub(crate) mod product;
 pub(crate) mod quick;
 mod remote;
 pub(crate) mod step;
 mod tensormap;
 pub(crate) mod transfer;
 mod warp_ops;
-pub(crate) mod wgmma;
+mod wgmma;
 
 use std::mem::MaybeUninit;
 

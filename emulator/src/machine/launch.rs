@@ -13,6 +13,9 @@ use crate::report::MachineError;
 /// Bytes behind `%envreg1` and `%envreg2`: the state of a cooperative grid's barrier.
 pub(crate) const WORKSPACE_BYTES: u64 = 256;
 
+/// Local memory a thread can have, in bytes.
+const LOCAL_BYTES: u32 = 512 * 1024;
+
 /// A grid in flight.
 #[derive(Debug)]
 pub(crate) struct Grid {
@@ -178,6 +181,13 @@ pub(crate) fn prepare(
             resource: "bytes of shared memory per block",
             needed: shared,
             available: config.shared_per_block as u64,
+        });
+    }
+    if kernel.local_bytes > LOCAL_BYTES {
+        return Err(MachineError::TooLarge {
+            resource: "bytes of local memory per thread",
+            needed: kernel.local_bytes as u64,
+            available: LOCAL_BYTES as u64,
         });
     }
     let per_thread = registers_per_thread(&program, launch, threads, config);

@@ -9,7 +9,7 @@ use super::counters::Counters;
 use super::launch::Grid;
 use super::program::Program;
 use super::rng::Rng;
-use crate::exec::wgmma::Scratch;
+use crate::exec::product::Scratch;
 use crate::memory::global::GlobalMemory;
 use crate::report::{Class, Place, Report};
 

@@ -44,7 +44,7 @@ fn half_op(op: AtomOp, bf: bool, old: u64, b: u64) -> Option<u64> {
 pub(super) fn combine(op: AtomOp, ty: Type, old: u64, b: u64, c: u64) -> Option<u64> {
     match ty {
         Type::F32 if op == AtomOp::Add => {
-            // Sums in memory flush subnormals on neither side for global F32 adds without .ftz; NaN is canonical.
+            // Subnormals are kept, as in shared memory; global memory flushes: see `atom`. NaN is canonical.
             let sum = f32::from_bits(old as u32) + f32::from_bits(b as u32);
             return Some(if sum.is_nan() { 0x7fff_ffff } else { sum.to_bits() as u64 });
         }
@@ -163,9 +163,14 @@ impl Core<'_> {
                             return Err(report);
                         }
                     };
-                    let Some(new) = combine(*kind, *ty, old, operand[l] & full, third[l]) else {
+                    // F32 sums in global memory flush subnormal operands and results.
+                    let flushes = place == Place::Global && *ty == Type::F32 && *kind == AtomOp::Add;
+                    let flushed = |v: u64| if flushes && v & 0x7f80_0000 == 0 { v & 0x8000_0000 } else { v };
+                    let Some(new) = combine(*kind, *ty, flushed(old), flushed(operand[l] & full), third[l])
+                    else {
                         return Err(self.unsupported(mask));
                     };
+                    let new = flushed(new);
                     olds[i][l] = old;
                     if new != old {
                         changed = true;

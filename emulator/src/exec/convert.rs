@@ -77,6 +77,24 @@ fn odd_float(value: i128) -> f64 {
     }
 }
 
+/// An integer as F64, rounded as named.
+fn to_f64(value: i128, round: Rounding) -> f64 {
+    let near = value as f64;
+    let back = near as i128;
+    match round {
+        Rounding::Down if back > value => near.next_down(),
+        Rounding::Up if back < value => near.next_up(),
+        Rounding::Zero if back.unsigned_abs() > value.unsigned_abs() => {
+            if value > 0 {
+                near.next_down()
+            } else {
+                near.next_up()
+            }
+        }
+        _ => near,
+    }
+}
+
 /// A finite or infinite value to the integer the rounding names, still as F64.
 fn integral(value: f64, round: Round) -> f64 {
     match round {
@@ -137,6 +155,7 @@ pub(crate) fn convert_lane(to: Type, from: Type, mods: Arith, a: u64, b: Option<
             let (low, high) = range(to);
             Some(place(if mods.sat { value.clamp(low, high) } else { value }, to))
         }
+        (false, true) if to == Type::F64 => Some(to_f64(integer(a, from), rounding(mods.round)).to_bits()),
         (false, true) => to_float(odd_float(integer(a, from)), to, mods),
         (true, false) => {
             let value = float(a, from, mods.ftz)?;
@@ -202,6 +221,11 @@ mod tests {
             Some(f(4294967296.0))
         );
         assert_eq!(convert_lane(Type::F32, Type::U32, with(Round::Rz), 0xffff_ffff, None), Some(0x4f7f_ffff));
+        let f64_of = |round, v| convert_lane(Type::F64, Type::U64, with(round), v, None).map(f64::from_bits);
+        assert_eq!(f64_of(Round::Rn, (1 << 53) + 1), Some(9007199254740992.0));
+        assert_eq!(f64_of(Round::Rn, (1 << 53) + 3), Some(9007199254740996.0));
+        assert_eq!(f64_of(Round::Rz, u64::MAX), Some(18446744073709549568.0));
+        assert_eq!(f64_of(Round::Rp, (1 << 53) + 1), Some(9007199254740994.0));
         assert_eq!(
             convert_lane(Type::F32, Type::U64, with(Round::Rp), u64::MAX - 7, None),
             Some(f(2f32.powi(64)))

@@ -58,6 +58,8 @@ pub(super) struct Kernel {
     pub block: [u32; 3],
     pub cluster: Option<[u32; 3]>,
     pub shared: u32,
+    /// `.maxnreg`.
+    pub registers: Option<u32>,
     pub launches: u32,
     pub programmatic: bool,
     pub cooperative: bool,
@@ -119,6 +121,22 @@ impl Fill {
     }
 }
 
+/// The text with every statement of that form a `trap`.
+fn trap(text: &str, form: Option<&str>) -> String {
+    let Some(form) = form else { return text.to_string() };
+    let mut out = String::new();
+    for (statement, end) in parse::statements(text) {
+        let (lead, guard, opcode) = parse::opcode(statement);
+        if opcode == form {
+            out += &format!("{lead}{guard} trap;");
+        } else {
+            out += statement;
+            out += end;
+        }
+    }
+    out
+}
+
 impl Kernel {
     /// The whole module; with `trapped`, that form becomes a `trap`.
     pub(super) fn text(&self, trapped: Option<&str>) -> String {
@@ -129,9 +147,12 @@ impl Kernel {
         let [x, y, z] = self.block;
         let mut text = format!(
             ".version 8.8\n.target sm_90a\n.address_size 64\n{}.visible .entry k({})\n.reqntid {x}, {y}, {z}\n",
-            self.module,
+            trap(&self.module, trapped),
             parameters.join(", ")
         );
+        if let Some(registers) = self.registers {
+            text += &format!(".maxnreg {registers}\n");
+        }
         if let Some([x, y, z]) = self.cluster {
             text += &format!(".reqnctapercluster {x}, {y}, {z}\n");
         }
@@ -145,20 +166,7 @@ impl Kernel {
                 "    .reg .b64 {name};\n    mov.b64 {name}, p_{name};\n    cvta.param.u64 {name}, {name};\n"
             );
         }
-        match trapped {
-            None => text += &self.body,
-            Some(form) => {
-                for (statement, end) in parse::statements(&self.body) {
-                    let (lead, guard, opcode) = parse::opcode(statement);
-                    if opcode == form {
-                        text += &format!("{lead}{guard} trap;");
-                    } else {
-                        text += statement;
-                        text += end;
-                    }
-                }
-            }
-        }
+        text += &trap(&self.body, trapped);
         text + "}\n"
     }
 

@@ -126,15 +126,30 @@ fn spec(text: &str) -> Result<Spec, String> {
     Ok(Spec::Each(Expr::parse(text)?))
 }
 
+fn is_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
 fn case(line: usize, text: &str) -> Result<Case, String> {
     let (given, expected) = text.split_once("->").ok_or("a case reads `inputs -> outputs`")?;
     let side = |text: &str| -> Result<Vec<(String, Spec)>, String> {
-        split(text, char::is_whitespace)
+        // A word that is not `name=…` belongs to the value before it.
+        let mut parts: Vec<(String, String)> = Vec::new();
+        for word in split(text, char::is_whitespace) {
+            match word.split_once('=') {
+                Some((name, value)) if is_name(name) && !value.starts_with('=') => {
+                    parts.push((name.to_string(), value.to_string()));
+                }
+                _ => {
+                    let (_, value) = parts.last_mut().ok_or_else(|| format!("`{word}`: name=value"))?;
+                    *value += &format!(" {word}");
+                }
+            }
+        }
+        parts
             .into_iter()
-            .map(|part| {
-                let (name, value) = part.split_once('=').ok_or_else(|| format!("`{part}`: name=value"))?;
-                Ok((name.to_string(), spec(value).map_err(|e| format!("{name}: {e}"))?))
-            })
+            .map(|(name, value)| spec(&value).map_err(|e| format!("{name}: {e}")).map(|spec| (name, spec)))
             .collect()
     };
     Ok(Case { line, inputs: side(given)?, outputs: side(expected)? })
@@ -281,6 +296,7 @@ fn attribute(kernel: &mut Kernel, line: usize, text: &str) -> Result<(), String>
         "grid" => kernel.grid = triple(rest)?,
         "cluster" => kernel.cluster = Some(triple(rest)?),
         "shared" => kernel.shared = rest.parse().map_err(|_| "shared: bytes")?,
+        "maxnreg" => kernel.registers = Some(rest.parse().map_err(|_| "maxnreg: how many")?),
         "launches" => kernel.launches = rest.parse().map_err(|_| "launches: how many")?,
         "programmatic" => kernel.programmatic = true,
         "cooperative" => kernel.cooperative = true,
@@ -318,7 +334,9 @@ pub(super) fn file(text: &str) -> Located<Vec<Unit>> {
                     None => return Err((number, "the body has no end".into())),
                 }
             }
-            let present: Vec<&str> = statements(&kernel.body).iter().map(|s| opcode(s.0).2).collect();
+            let all = [kernel.module.as_str(), kernel.body.as_str()];
+            let present: Vec<&str> =
+                all.into_iter().flat_map(statements).map(|statement| opcode(statement.0).2).collect();
             if let Some(form) = kernel.covers.iter().find(|f| !present.contains(&f.as_str())) {
                 return Err((kernel.line, format!("{form} is not in the kernel")));
             }
@@ -350,6 +368,7 @@ pub(super) fn file(text: &str) -> Located<Vec<Unit>> {
                         block: [32, 1, 1],
                         cluster: None,
                         shared: 0,
+                        registers: None,
                         launches: 1,
                         programmatic: false,
                         cooperative: false,

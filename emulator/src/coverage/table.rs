@@ -124,7 +124,9 @@ impl Table {
         if !self.text.contains("[addr") {
             return vec![None];
         }
-        let form = self.forms.first().map_or("", String::as_str);
+        // The instruction that addresses it says which state space.
+        let accesses = |(_, text): &(&String, &str)| text.contains("[addr");
+        let form = self.forms.iter().zip(self.text.split(';')).find(accesses).map_or("", |(form, _)| form);
         let has = |part: &str| form.split('.').any(|m| m == part || m.split("::").next() == Some(part));
         let places = if has("global") {
             &[Place::Global][..]

@@ -1,0 +1,289 @@
+//! Several devices, streams, events, graphs, host memory, cooperative grids, residency and the layout of the SMs.
+
+mod machine_support;
+use std::sync::Arc;
+
+use hadal_emulator::{Class, DeviceConfig, Launch, Machine, MachineConfig, MachineError, ModuleId, ir};
+use machine_support::*;
+
+fn words(values: &[u64]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+fn launch(grid: u32, threads: u32, params: &[u64]) -> Launch {
+    Launch { grid: [grid, 1, 1], block: [threads, 1, 1], params: words(params), ..Launch::default() }
+}
+
+/// A machine of so many devices of four SMs, the module on each.
+fn devices(count: usize, text: &str) -> (Machine, Vec<ModuleId>) {
+    let device = config().devices[0].clone();
+    let mut machine = Machine::new(MachineConfig { devices: vec![device; count], ..config() });
+    let module = Arc::new(ir::Module::parse("test.ptx", text).unwrap_or_else(|e| panic!("{e}")));
+    let modules = (0..count).map(|d| machine.load_module(d, module.clone()).unwrap()).collect();
+    (machine, modules)
+}
+
+fn word(machine: &Machine, address: u64) -> u32 {
+    let mut bytes = [0; 4];
+    machine.read(address, &mut bytes).unwrap();
+    u32::from_le_bytes(bytes)
+}
+
+/// `*p0 = p1`
+const SET: &str = "
+    .reg .b64 %a, %v;
+    .reg .b32 %w;
+    ld.param.u64 %a, [p0];
+    ld.param.u64 %v, [p1];
+    cvt.u32.u64 %w, %v;
+    st.global.u32 [%a], %w;
+    ret;";
+
+#[test]
+fn peer_memory_needs_access() {
+    let (mut machine, modules) = devices(2, &module(2, "", SET));
+    let far = machine.alloc(1, 4, 256).unwrap();
+    machine.fill(far, 0, 4).unwrap();
+    let stream = machine.create_stream(0);
+    machine.launch(stream, modules[0], "k", &launch(1, 1, &[far, 7])).unwrap();
+    let fault = machine.synchronize(stream).unwrap_err();
+    assert_eq!(fault.report.class, Class::OutOfBounds);
+    assert!(fault.report.to_string().contains("memory of device 1"), "{fault}");
+    machine.reset();
+    machine.enable_peer_access(0, 1).unwrap();
+    assert!(machine.can_reach(0, 1) && !machine.can_reach(1, 0));
+    machine.launch(stream, modules[0], "k", &launch(1, 1, &[far, 7])).unwrap();
+    machine.synchronize(stream).unwrap();
+    assert_eq!(word(&machine, far), 7);
+    // A module belongs to its device.
+    assert!(matches!(
+        machine.launch(stream, modules[1], "k", &launch(1, 1, &[far, 7])),
+        Err(MachineError::NoSuch { .. })
+    ));
+}
+
+/// Every block of both devices adds to a counter of device 0 and goes on when all have: neither grid can end alone.
+#[test]
+fn grids_of_two_devices_meet() {
+    let body = "
+    .reg .b64 %a, %n;
+    .reg .b32 %w, %all;
+    .reg .pred %p;
+    ld.param.u64 %a, [p0];
+    ld.param.u64 %n, [p1];
+    cvt.u32.u64 %all, %n;
+    red.release.sys.global.add.u32 [%a], 1;
+again:
+    ld.acquire.sys.global.u32 %w, [%a];
+    setp.lt.u32 %p, %w, %all;
+    @%p bra again;
+    ret;";
+    for schedule in [hadal_emulator::Schedule::RoundRobin, hadal_emulator::Schedule::Random] {
+        let (mut machine, modules) = devices(2, &module(2, "", body));
+        machine.reconfigure(|c| c.schedule = schedule);
+        machine.enable_peer_access(1, 0).unwrap();
+        let counter = machine.alloc(0, 4, 256).unwrap();
+        machine.fill(counter, 0, 4).unwrap();
+        let streams = [machine.create_stream(0), machine.create_stream(1)];
+        for d in 0..2 {
+            machine.launch(streams[d], modules[d], "k", &launch(3, 1, &[counter, 6])).unwrap();
+        }
+        machine.synchronize(streams[1]).unwrap_or_else(|f| panic!("{f}"));
+        machine.synchronize(streams[0]).unwrap_or_else(|f| panic!("{f}"));
+        assert_eq!(word(&machine, counter), 6);
+    }
+}
+
+#[test]
+fn a_kernel_waits_for_the_host() {
+    let body = "
+    .reg .b64 %a, %b;
+    .reg .b32 %w;
+    .reg .pred %p;
+    ld.param.u64 %a, [p0];
+    ld.param.u64 %b, [p1];
+again:
+    ld.acquire.sys.u32 %w, [%a];
+    setp.eq.u32 %p, %w, 0;
+    @%p bra again;
+    add.u32 %w, %w, 1;
+    st.release.sys.u32 [%b], %w;
+    ret;";
+    let (mut machine, modules) = devices(1, &module(2, "", body));
+    let stream = machine.create_stream(0);
+    // The machine's own host memory, and memory of this program.
+    let flag = machine.alloc_host(4, 4).unwrap();
+    let mut answer = vec![0u32; 16];
+    let start = answer.as_mut_ptr().cast::<u8>();
+    // SAFETY: the vector outlives the machine's use of it and is not touched while the machine runs.
+    let mapped = unsafe { machine.map_host(start, 64) }.unwrap();
+    assert_eq!(mapped, start as u64);
+    assert!(machine.is_host_memory(mapped, 64) && !machine.is_host_memory(mapped, 65));
+    machine.launch(stream, modules[0], "k", &launch(1, 1, &[flag, mapped + 8])).unwrap();
+    for _ in 0..10 {
+        assert!(!machine.query(stream).unwrap());
+    }
+    machine.write(flag, &41u32.to_le_bytes()).unwrap();
+    machine.synchronize(stream).unwrap_or_else(|f| panic!("{f}"));
+    machine.free(mapped).unwrap();
+    assert_eq!(answer[2], 42);
+}
+
+#[test]
+fn events_order_streams_and_copies() {
+    let (mut machine, modules) = devices(1, &module(2, "", SET));
+    let (a, b) = (machine.create_stream(0), machine.create_stream(0));
+    let (x, y) = (machine.alloc(0, 4, 256).unwrap(), machine.alloc(0, 4, 256).unwrap());
+    let event = machine.create_event();
+    // Never recorded: waits for nothing.
+    machine.wait_event(b, event).unwrap();
+    assert!(machine.query_event(event).unwrap());
+    machine.fill_async(a, x, 0, 4).unwrap();
+    machine.launch(a, modules[0], "k", &launch(1, 1, &[x, 5])).unwrap();
+    machine.record_event(a, event).unwrap();
+    machine.launch(a, modules[0], "k", &launch(1, 1, &[x, 6])).unwrap();
+    // The copy waits for the first kernel; the second is behind the record and may run before or after.
+    machine.wait_event(b, event).unwrap();
+    machine.copy_async(b, y, x, 4).unwrap();
+    machine.synchronize(b).unwrap();
+    assert!(word(&machine, y) >= 5);
+    machine.synchronize_event(event).unwrap();
+    machine.synchronize(a).unwrap();
+    assert_eq!(word(&machine, x), 6);
+    assert!(matches!(machine.copy_async(a, x, x + 2, 4), Err(MachineError::BadAddress { .. })));
+}
+
+#[test]
+fn a_graph_is_replayed() {
+    let body = "
+    .reg .b64 %a, %v;
+    .reg .b32 %w, %x;
+    ld.param.u64 %a, [p0];
+    ld.param.u64 %v, [p1];
+    cvt.u32.u64 %x, %v;
+    ld.global.u32 %w, [%a];
+    mad.lo.u32 %w, %w, 10, %x;
+    st.global.u32 [%a], %w;
+    ret;";
+    let (mut machine, modules) = devices(1, &module(2, "", body));
+    let stream = machine.create_stream(0);
+    let x = machine.alloc(0, 8, 256).unwrap();
+    machine.fill(x, 0, 8).unwrap();
+    machine.begin_capture(stream).unwrap();
+    machine.launch(stream, modules[0], "k", &launch(1, 1, &[x, 1])).unwrap();
+    machine.launch(stream, modules[0], "k", &launch(1, 1, &[x, 2])).unwrap();
+    machine.copy_async(stream, x + 4, x, 4).unwrap();
+    let graph = machine.end_capture(stream).unwrap();
+    assert!(machine.end_capture(stream).is_err());
+    machine.synchronize(stream).unwrap();
+    assert_eq!(word(&machine, x), 0);
+    machine.launch_graph(stream, graph).unwrap();
+    machine.launch_graph(stream, graph).unwrap();
+    machine.synchronize(stream).unwrap();
+    assert_eq!((word(&machine, x), word(&machine, x + 4)), (1212, 1212));
+}
+
+/// A barrier of the whole grid in the workspace that `%envreg1` and `%envreg2` point to.
+const GRID_BARRIER: &str = "
+    .reg .b64 %w, %out;
+    .reg .b32 %hi, %lo, %n, %all, %id;
+    .reg .pred %p;
+    mov.u32 %hi, %envreg1;
+    mov.u32 %lo, %envreg2;
+    mov.b64 %w, {%lo, %hi};
+    mov.u32 %all, %nctaid.x;
+    red.release.gpu.global.add.u32 [%w+4], 1;
+again:
+    ld.acquire.gpu.global.u32 %n, [%w+4];
+    setp.lt.u32 %p, %n, %all;
+    @%p bra again;
+    ld.param.u64 %out, [p0];
+    mov.u32 %id, %ctaid.x;
+    mad.wide.u32 %out, %id, 4, %out;
+    st.global.u32 [%out], %n;
+    ret;";
+
+#[test]
+fn a_cooperative_grid_is_resident_as_a_whole() {
+    let (mut machine, modules) = devices(1, &module(1, "", GRID_BARRIER));
+    // Four SMs of at most 32 blocks: residency is cut to one, which does not concern cooperative grids.
+    machine.reconfigure(|c| c.resident_blocks = Some(1));
+    let stream = machine.create_stream(0);
+    let out = machine.alloc(0, 1024, 256).unwrap();
+    let cooperative = |blocks| Launch { cooperative: true, ..launch(blocks, 1, &[out]) };
+    machine.launch(stream, modules[0], "k", &cooperative(128)).unwrap();
+    machine.synchronize(stream).unwrap_or_else(|f| panic!("{f}"));
+    assert!((0..128).all(|i| word(&machine, out + 4 * i) == 128));
+    let error = machine.launch(stream, modules[0], "k", &cooperative(129)).unwrap_err();
+    assert_eq!(error, MachineError::TooLarge { resource: "resident blocks", needed: 129, available: 128 });
+}
+
+/// Each block waits for the next one's flag: fine when both are resident, stuck when they come one by one.
+#[test]
+fn residency_can_be_cut() {
+    let body = "
+    .reg .b64 %a, %b;
+    .reg .b32 %id, %n;
+    .reg .pred %p;
+    ld.param.u64 %a, [p0];
+    mov.u32 %id, %ctaid.x;
+    mad.wide.u32 %b, %id, 4, %a;
+    st.release.gpu.global.u32 [%b], 1;
+    setp.ne.u32 %p, %id, 0;
+    @%p bra done;
+again:
+    ld.acquire.gpu.global.u32 %n, [%a+4];
+    setp.eq.u32 %p, %n, 0;
+    @%p bra again;
+done:
+    ret;";
+    for (limit, deadlock) in [(None, false), (Some(2), false), (Some(1), true)] {
+        let (mut machine, modules) = devices(1, &module(1, "", body));
+        machine.reconfigure(|c| c.resident_blocks = limit);
+        let stream = machine.create_stream(0);
+        let flags = machine.alloc(0, 8, 256).unwrap();
+        machine.fill(flags, 0, 8).unwrap();
+        machine.launch(stream, modules[0], "k", &launch(2, 1, &[flags])).unwrap();
+        match machine.synchronize(stream) {
+            Ok(()) => assert!(!deadlock),
+            Err(fault) => assert!(deadlock && fault.report.class == Class::Deadlock, "{fault}"),
+        }
+    }
+}
+
+#[test]
+fn clusters_stay_inside_a_gpc() {
+    let body = "
+    .reg .b64 %out;
+    .reg .b32 %id, %sm;
+    ld.param.u64 %out, [p0];
+    mov.u32 %id, %ctaid.x;
+    mov.u32 %sm, %smid;
+    mad.wide.u32 %out, %id, 4, %out;
+    st.global.u32 [%out], %sm;
+    ret;";
+    let text = module(1, "", body);
+    let mut bench = Bench::with(MachineConfig::default(), &text);
+    let gpcs = DeviceConfig::h100().gpc_ranges();
+    assert_eq!(gpcs.iter().map(|g| g.len()).collect::<Vec<_>>(), [16, 16, 16, 16, 16, 16, 18, 18]);
+    // One block per SM, because of its shared memory.
+    let shaped = |cluster: u32, blocks: u32, out: u64| Launch {
+        cluster: Some([cluster, 1, 1]),
+        dynamic_shared: 200 * 1024,
+        ..launch(blocks, 32, &[out])
+    };
+    for (cluster, expected) in [(1, 132), (2, 66), (4, 32), (8, 16), (16, 8)] {
+        let (module, launch) = (bench.module, shaped(cluster, cluster, 0));
+        assert_eq!(bench.machine.max_active_clusters(module, "k", &launch), Ok(expected), "{cluster}");
+    }
+    let too_much = Launch { dynamic_shared: 300 * 1024, ..shaped(2, 2, 0) };
+    let module = bench.module;
+    assert_eq!(bench.machine.max_active_clusters(module, "k", &too_much), Ok(0));
+    let out = bench.blank(4 * 160);
+    bench.launch(shaped(8, 160, out)).unwrap_or_else(|f| panic!("{f}"));
+    for cluster in bench.read_words(out, 160).chunks(8) {
+        let home = gpcs.iter().position(|g| g.contains(&(cluster[0] as usize)));
+        assert!(cluster.iter().all(|sm| gpcs.iter().position(|g| g.contains(&(*sm as usize))) == home));
+    }
+    assert_eq!(bench.machine.counters(0).max_resident_blocks, 128);
+}

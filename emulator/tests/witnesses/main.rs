@@ -7,5 +7,6 @@
 //! to the bit; elsewhere each element has a bound that follows from the format's precision and that element's own terms.
 
 mod arith;
+mod cuda;
 mod launch;
 mod triton;

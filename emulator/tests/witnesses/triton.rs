@@ -178,7 +178,6 @@ fn matmul_e4m3_through_host_tensor_maps() {
 }
 
 #[test]
-#[ignore = "tensormap.replace is not executed yet"]
 fn matmul_e4m3_through_tensor_maps_made_by_the_kernel() {
     let (tile, shape) = ([64, 64, 128], [128, 64, 256]);
     matmul(Matmul {
@@ -193,7 +192,6 @@ fn matmul_e4m3_through_tensor_maps_made_by_the_kernel() {
 }
 
 #[test]
-#[ignore = "mma.sync is not executed yet"]
 fn matmul_e4m3_without_wgmma() {
     let (tile, shape) = ([32, 32, 32], [32, 64, 96]);
     matmul(Matmul {
@@ -222,7 +220,6 @@ fn matmul_bf16() {
 }
 
 #[test]
-#[ignore = "mma.sync is not executed yet"]
 fn matmul_bf16_without_wgmma() {
     let (tile, shape) = ([32, 32, 32], [64, 32, 128]);
     matmul(Matmul {

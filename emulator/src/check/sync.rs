@@ -157,6 +157,20 @@ impl Core<'_> {
         }
     }
 
+    /// A relaxed arrival at the cluster barrier: it passes on what fences before it released, and nothing else.
+    pub(crate) fn cluster_tell_released(&mut self, mask: u32) {
+        let Some(cluster) = self.cluster_id() else { return };
+        if self.block.check.is_none() {
+            return;
+        }
+        let gate = self.sys.check.clusters.entry(cluster).or_default();
+        for strand in self.warp.check.strands.iter().filter(|s| s.mask & mask != 0) {
+            if let Some((released, _)) = &strand.release {
+                gate.arriving.join(released);
+            }
+        }
+    }
+
     /// The cluster barrier's phase has ended.
     pub(crate) fn cluster_complete(&mut self) {
         if let Some(cluster) = self.cluster_id()
@@ -216,6 +230,22 @@ impl Core<'_> {
                 mbar.fenced = true;
                 check.unfenced -= 1;
             }
+        }
+    }
+
+    /// `fence.mbarrier_init`: a relaxed arrival after it tells that mbarriers were initialised. (The manual releases nothing
+    /// but that; telling apart what else was written would be a second kind of knowledge.)
+    pub(crate) fn fence_releases(&mut self, scope: Scope, mask: u32) {
+        let Some(check) = &self.block.check else { return };
+        let own = threads(check.id, self.warp.index);
+        let warp = &mut self.warp.check;
+        let moment = warp.close();
+        warp.split(mask);
+        let whole = warp.whole;
+        for strand in warp.strands.iter_mut().filter(|s| s.mask & mask != 0) {
+            let mut know = strand.know.clone();
+            know.seen.raise(own, strand.mask, whole, moment);
+            strand.release = Some((know, width(scope)));
         }
     }
 

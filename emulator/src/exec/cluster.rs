@@ -94,6 +94,8 @@ impl Core<'_> {
         super::lanes::each(mask, |l| self.warp.cluster_phases[l] = phase + 1);
         if releases {
             self.cluster_tell(mask);
+        } else {
+            self.cluster_tell_released(mask);
         }
         self.block.cluster_arrived += mask.count_ones();
         self.settle_cluster();

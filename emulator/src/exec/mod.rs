@@ -348,6 +348,9 @@ impl<'a> Core<'a> {
             // One thread executes everything in order: fences order nothing more here, they only tell the checker.
             Op::Fence { scope, mbarrier_init, .. } => {
                 if *mbarrier_init {
+                    self.fence_releases(*scope, mask);
+                }
+                if *mbarrier_init {
                     self.show_mbarriers(mask);
                 } else {
                     self.memory_fence(*scope, mask);

@@ -170,6 +170,21 @@ fn rows_rotate_through_a_cluster() {
 }
 
 #[test]
+fn blocks_of_a_cluster_signal_each_other() {
+    let (threads, blocks) = (128, 6);
+    for config in machines() {
+        let mut rng = Rng(31);
+        let x: Vec<i32> = (0..threads * blocks).map(|_| rng.next() as i32).collect();
+        let mut host = Host::new(config, "cuda/cluster.ptx");
+        let (x_at, y_at) = (host.put(&words(&x)), host.blank(x.len() * 4));
+        host.run("cluster_swap", &[x_at, y_at].map(Arg::U64), grid(blocks as u32, threads as u32, 0));
+        let rows: Vec<&[i32]> = x.chunks(threads).collect();
+        let want: Vec<i32> = (0..blocks).flat_map(|block| rows[block ^ 1].iter().rev().copied()).collect();
+        assert_eq!(ints(&host.get(y_at, x.len() * 4)), want);
+    }
+}
+
+#[test]
 fn library_functions_in_single_precision() {
     let n = 400;
     for config in machines() {

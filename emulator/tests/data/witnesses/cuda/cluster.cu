@@ -33,3 +33,25 @@ extern "C" __global__ void __cluster_dims__(2, 2, 1) cluster_rotate(const float 
         y[from + i] = next[i];
     cluster.sync();
 }
+
+// Blocks swap rows through mbarriers in each other's shared memory, initialised as CUTLASS does it: the fence releases the
+// initialisation, the cluster barrier's arrival is relaxed.
+extern "C" __global__ void __cluster_dims__(2, 1, 1) cluster_swap(const int *x, int *y) {
+    __shared__ int theirs[128];
+    __shared__ unsigned long long full;
+    auto cluster = cg::this_cluster();
+    unsigned barrier = (unsigned)__cvta_generic_to_shared(&full), peer = cluster.block_rank() ^ 1;
+    if (threadIdx.x == 0)
+        asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(barrier), "r"(blockDim.x) : "memory");
+    asm volatile("fence.mbarrier_init.release.cluster;\n\tbarrier.cluster.arrive.relaxed.aligned;\n\t"
+                 "barrier.cluster.wait.acquire.aligned;" ::: "memory");
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    *cluster.map_shared_rank(theirs + threadIdx.x, peer) = x[i];
+    asm volatile("{\n\t.reg .b32 remote;\n\tmapa.shared::cluster.u32 remote, %0, %1;\n\t"
+                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n\t}" ::"r"(barrier), "r"(peer) : "memory");
+    asm volatile("{\n\t.reg .pred done;\nwait:\n\t"
+                 "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], 0;\n\t@!done bra wait;\n\t}"
+                 ::"r"(barrier) : "memory");
+    y[i] = theirs[blockDim.x - 1 - threadIdx.x];
+    cluster.sync();
+}

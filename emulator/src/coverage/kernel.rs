@@ -66,6 +66,8 @@ pub(super) struct Kernel {
     /// The class of the fault it must end in, as [`crate::Class`] spells it.
     pub faults: Option<String>,
     pub buffers: Vec<Buffer>,
+    /// Multicast objects: name, and the buffers behind it, one on each device.
+    pub multicasts: Vec<(String, Vec<String>)>,
     pub maps: Vec<Map>,
     /// Lines before the entry.
     pub module: String,
@@ -142,6 +144,7 @@ impl Kernel {
     pub(super) fn text(&self, trapped: Option<&str>) -> String {
         let mut parameters: Vec<String> =
             self.buffers.iter().map(|b| format!(".param .u64 p_{}", b.name)).collect();
+        parameters.extend(self.multicasts.iter().map(|m| format!(".param .u64 p_{}", m.0)));
         parameters.extend(self.maps.iter().map(|m| format!(".param .align 64 .b8 p_{}[128]", m.name)));
         parameters.push(".param .u32 p_launch".into());
         let [x, y, z] = self.block;
@@ -158,7 +161,8 @@ impl Kernel {
         }
         text +=
             "{\n    .reg .b32 tid, launch;\n    mov.u32 tid, %tid.x;\n    ld.param.u32 launch, [p_launch];\n";
-        for Buffer { name, .. } in &self.buffers {
+        let multicasts = self.multicasts.iter().map(|m| &m.0);
+        for name in self.buffers.iter().map(|b| &b.name).chain(multicasts) {
             text += &format!("    .reg .b64 {name};\n    ld.param.u64 {name}, [p_{name}];\n");
         }
         for Map { name, .. } in &self.maps {
@@ -170,6 +174,10 @@ impl Kernel {
         text + "}\n"
     }
 
+    fn devices(&self) -> usize {
+        self.multicasts.iter().map(|m| m.1.len()).max().unwrap_or(1)
+    }
+
     /// What went wrong.
     pub(super) fn run(&self) -> Vec<(usize, String)> {
         let orders = [
@@ -177,9 +185,13 @@ impl Kernel {
             (Schedule::Random, Completion::Random),
             (Schedule::RoundRobin, Completion::Eager),
         ];
+        let expected = match self.expected() {
+            Ok(expected) => expected,
+            Err(failure) => return vec![failure],
+        };
         for (schedule, completion) in orders {
-            let config = MachineConfig { schedule, completion, seed: 11, ..super::config(1) };
-            if let Err((line, message)) = self.check(config) {
+            let config = MachineConfig { schedule, completion, seed: 11, ..super::config(self.devices()) };
+            if let Err((line, message)) = self.check(config, &expected) {
                 return vec![(line, format!("{} ({schedule:?}, {completion:?}): {message}", self.name))];
             }
         }
@@ -189,7 +201,7 @@ impl Kernel {
         // Whatever is said to be covered is executed: a trap in its place is hit.
         let mut failures = Vec::new();
         for form in &self.covers {
-            let traps = match self.execute(super::config(1), &self.text(Some(form))) {
+            let traps = match self.execute(super::config(self.devices()), &self.text(Some(form))) {
                 Ok((_, Err(fault), _)) => fault.report.class == crate::Class::Trap,
                 _ => false,
             };
@@ -200,8 +212,19 @@ impl Kernel {
         failures
     }
 
-    fn check(&self, config: MachineConfig) -> Result<(), (usize, String)> {
-        let at = |line: usize| move |message: String| (line, message);
+    /// Final bytes of every buffer.
+    fn expected(&self) -> Result<Vec<Vec<u8>>, (usize, String)> {
+        let before = self.contents()?;
+        let of = |(buffer, (_, _, initial)): (&Buffer, &(String, Ty, Vec<u8>))| match &buffer.after {
+            Some(fill) => {
+                fill.bytes(buffer.ty, buffer.count, &before).map_err(|message| (buffer.line, message))
+            }
+            None => Ok(initial.clone()),
+        };
+        self.buffers.iter().zip(&before).map(of).collect()
+    }
+
+    fn check(&self, config: MachineConfig, expected: &[Vec<u8>]) -> Result<(), (usize, String)> {
         let (machine, end, addresses) = self.execute(config, &self.text(None))?;
         match (&self.faults, end) {
             (None, Err(fault)) => return Err((self.line, fault.to_string())),
@@ -212,12 +235,7 @@ impl Kernel {
             (Some(class), Ok(())) => return Err((self.line, format!("must end in a fault `{class}`"))),
             (None, Ok(())) => {}
         }
-        let before = self.contents()?;
-        for ((buffer, address), (_, _, initial)) in self.buffers.iter().zip(addresses).zip(&before) {
-            let expected = match &buffer.after {
-                Some(fill) => fill.bytes(buffer.ty, buffer.count, &before).map_err(at(buffer.line))?,
-                None => initial.clone(),
-            };
+        for ((buffer, address), expected) in self.buffers.iter().zip(addresses).zip(expected) {
             let mut got = vec![0; expected.len()];
             machine.read(address, &mut got).map_err(|e| (buffer.line, e.to_string()))?;
             let size = buffer.ty.bytes();
@@ -270,12 +288,28 @@ impl Kernel {
         let id = machine.load_module(0, Arc::new(module)).map_err(wrong)?;
         let stream = machine.create_stream(0);
         let mut addresses = Vec::new();
-        for (_, _, bytes) in self.contents()? {
-            let address = machine.alloc(0, bytes.len() as u64, 256).map_err(wrong)?;
+        for (name, _, bytes) in self.contents()? {
+            // The buffers of a multicast object are on one device each.
+            let device = self.multicasts.iter().find_map(|m| m.1.iter().position(|b| *b == name));
+            let address = machine.alloc(device.unwrap_or(0), bytes.len() as u64, 256).map_err(wrong)?;
             machine.write(address, &bytes).map_err(wrong)?;
             addresses.push(address);
         }
-        let mut params: Vec<u8> = addresses.iter().flat_map(|a| a.to_le_bytes()).collect();
+        let mut pointers = addresses.clone();
+        for (_, behind) in &self.multicasts {
+            let of = |name: &String| self.buffers.iter().position(|b| b.name == *name);
+            let bytes = behind
+                .first()
+                .and_then(of)
+                .map_or(0, |k| self.buffers[k].count as u64 * self.buffers[k].ty.bytes() as u64);
+            let multicast = machine.create_multicast(bytes);
+            for buffer in behind {
+                let k = of(buffer).ok_or_else(|| (self.line, format!("no buffer `{buffer}`")))?;
+                machine.bind_multicast(multicast, 0, addresses[k], bytes).map_err(wrong)?;
+            }
+            pointers.push(multicast);
+        }
+        let mut params: Vec<u8> = pointers.iter().flat_map(|a| a.to_le_bytes()).collect();
         for map in &self.maps {
             let target = self.buffers.iter().position(|b| b.name == map.buffer);
             let target = target.ok_or_else(|| (map.line, format!("no buffer `{}`", map.buffer)))?;

@@ -302,6 +302,11 @@ fn attribute(kernel: &mut Kernel, line: usize, text: &str) -> Result<(), String>
         "cooperative" => kernel.cooperative = true,
         "faults" => kernel.faults = Some(rest.to_string()),
         "in" | "out" | "inout" => kernel.buffers.push(buffer(line, word, rest)?),
+        "multicast" => {
+            let mut words = rest.split_whitespace().map(str::to_string);
+            let name = words.next().ok_or("multicast name buffer buffer …")?;
+            kernel.multicasts.push((name, words.collect()));
+        }
         "map" => kernel.maps.push(map(line, rest)?),
         "module" => {
             kernel.module += rest;
@@ -374,6 +379,7 @@ pub(super) fn file(text: &str) -> Located<Vec<Unit>> {
                         cooperative: false,
                         faults: None,
                         buffers: Vec::new(),
+                        multicasts: Vec::new(),
                         maps: Vec::new(),
                         module: String::new(),
                         body: String::new(),

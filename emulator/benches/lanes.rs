@@ -1,6 +1,6 @@
 //! Speed of the emulated threads: lane-instructions per second of small loops, with every check and with none.
 //!
-//! One lane-instruction is one instruction of one thread. Each kernel runs 16 blocks of 256 threads; what is timed is `launch` and
+//! One lane-instruction is one instruction of one thread; a warp-instruction is 32. Each kernel runs 16 blocks of 256 threads; what is timed is `launch` and
 //! `synchronize`, the module being loaded beforehand.
 
 use std::sync::Arc;
@@ -81,13 +81,17 @@ const FLOAT: &str = "
     max.f32 %f1, %f1, %f4;
     mul.f32 %f1, %f1, %f2;";
 
+/// With the three instructions of the loop, one third of them access shared memory.
 const SHARED: &str = "
     ld.shared.u32 %r3, [%r5];
     add.s32 %r3, %r3, %r2;
     st.shared.u32 [%r5], %r3;
     xor.b32 %r2, %r3, %r4;
     add.s32 %r4, %r4, 5;
-    xor.b32 %r3, %r2, %r4;";
+    ld.shared.u32 %r3, [%r5];
+    xor.b32 %r3, %r2, %r4;
+    st.shared.u32 [%r5], %r3;
+    xor.b32 %r2, %r3, %r4;";
 
 const GLOBAL: &str = "
     ld.global.u32 %r3, [%rd1];

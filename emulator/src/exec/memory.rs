@@ -320,6 +320,11 @@ impl Core<'_> {
         (sem, scope, nc): (Semantics, Scope, bool),
         mask: u32,
     ) -> Step {
+        if let ([Some(Reg::B32(r))], 4, Semantics::Weak) = (dsts, ty.bytes(), sem)
+            && self.load_row(space, *r, addr, mask)
+        {
+            return Ok(Flow::Next);
+        }
         let size = ty.bytes() as usize * dsts.len();
         let mut data: LaneData = [[0; LANE_BYTES]; 32];
         let mut rest = mask;
@@ -523,6 +528,11 @@ impl Core<'_> {
         (sem, scope): (Semantics, Scope),
         mask: u32,
     ) -> Step {
+        if let ([Src::Reg(Reg::B32(r))], 4, Semantics::Weak) = (srcs, ty.bytes(), sem)
+            && self.store_row(space, *r, addr, mask)
+        {
+            return Ok(Flow::Next);
+        }
         let step = ty.bytes() as usize;
         let size = step * srcs.len();
         if size > LANE_BYTES {

@@ -26,6 +26,7 @@ pub(crate) mod operands;
 pub(crate) mod product;
 pub(crate) mod quick;
 mod remote;
+mod rows;
 pub(crate) mod step;
 mod tensormap;
 pub(crate) mod transfer;
@@ -351,7 +352,10 @@ impl<'a> Core<'a> {
                     self.fence_releases(*scope, mask);
                 }
                 if *mbarrier_init {
-                    self.show_mbarriers(mask);
+                    // For its own block's copies the manual has fence.proxy.async instead.
+                    if self.block.peers.len() > 1 {
+                        self.show_mbarriers(mask);
+                    }
                 } else {
                     self.memory_fence(*scope, mask);
                 }

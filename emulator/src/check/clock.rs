@@ -237,6 +237,11 @@ impl Clock {
         }
     }
 
+    /// Knows anything of a block.
+    pub(crate) fn knows(&self, block: u32) -> bool {
+        self.part(block).is_some()
+    }
+
     /// How many blocks it speaks of.
     pub(crate) fn len(&self) -> usize {
         self.parts.len()

@@ -93,10 +93,15 @@ impl Core<'_> {
     ) -> Result<(), Box<Report>> {
         let checks = self.sys.config.checks;
         let rank = if global { self.block.rank } else { (from as u32) >> RANK_SHIFT };
-        let Some(own) = self.block.check.as_deref_mut() else { return Ok(()) };
+        if self.block.check.is_none() {
+            return Ok(());
+        }
         let peer = if rank == self.block.rank {
             None
         } else {
+            if let Some(report) = self.peer_trouble(rank, lanes) {
+                return Err(report);
+            }
             let slot = self.block.peers.get(rank as usize).copied();
             let peer = slot.and_then(|s| self.others.get_mut(s)).and_then(|b| b.as_deref_mut());
             match peer.and_then(|b| b.check.as_deref_mut()) {
@@ -104,6 +109,7 @@ impl Core<'_> {
                 None => return Ok(()),
             }
         };
+        let Some(own) = self.block.check.as_deref_mut() else { return Ok(()) };
         let Some(strand) = self.warp.check.strands.iter().find(|s| s.mask & lanes != 0) else {
             return Ok(());
         };
@@ -119,6 +125,28 @@ impl Core<'_> {
             Ok(()) => Ok(()),
             Err((at, wrong, entry)) => Err(self.convict(global, at, len, entry, lanes, write, wrong)),
         }
+    }
+
+    /// A peer's shared memory is there from the moment it is known to have started until it ends.
+    fn peer_trouble(&self, rank: u32, lanes: u32) -> Option<Box<Report>> {
+        let slot = *self.block.peers.get(rank as usize)?;
+        let peer = self.others.get(slot)?.as_deref()?;
+        let id = peer.check.as_ref()?.id;
+        let (message, hint) = if peer.done() {
+            (
+                "has ended",
+                "a cluster barrier at the end: no block may leave before its peers are done with its memory",
+            )
+        } else if !self.warp.check.strands.iter().any(|s| s.mask & lanes != 0 && s.know.seen.knows(id)) {
+            ("need not have started", "a cluster barrier before the first access to a peer")
+        } else {
+            return None;
+        };
+        let [x, y, z] = peer.ctaid;
+        let message = format!("access to shared memory of block ({x},{y},{z}), rank {rank}, which {message}");
+        let mut report = self.report(Class::Lifetime, lanes, message);
+        report.hint = Some(hint.into());
+        Some(report)
     }
 
     /// One access of one lane.
@@ -299,6 +327,7 @@ impl Core<'_> {
             mask: lanes,
             info: op.origin.pc as u32 | ASYNC | flags,
         };
+        self.warp.check.bulk_open |= lanes;
         let base = self.block.rank << RANK_SHIFT;
         let reading = entry(Kind::BulkRead, 0);
         let writing = entry(Kind::BulkWrite, if op.reduce.is_some() { STRONG | 2 << SCOPE_SHIFT } else { 0 });
@@ -346,6 +375,7 @@ impl Core<'_> {
             mask: 1 << lane,
             info: self.pc as u32,
         };
+        self.warp.check.cp_open |= 1 << lane;
         self.touch_as(false, dst as u64, bytes as u64, entry, 1 << lane, true)?;
         if size > 0 {
             self.touch_as(true, src, size as u64, entry, 1 << lane, false)?;

@@ -50,6 +50,7 @@ use std::sync::Arc;
 
 use crate::machine::block::Origin;
 use crate::machine::system::System;
+use crate::report::Class;
 use clock::{Kind, Know, agent};
 use shadow::{BlockInfo, Pages, Shadow, View};
 
@@ -81,6 +82,11 @@ pub(crate) struct WarpCheck {
     /// Moment of the `cp.async`s, and the lanes and moments of commits not waited for.
     cp_epoch: u32,
     cp_commits: Vec<(u32, u32)>,
+    /// Lanes with `cp.async`s, and with bulk stores, that they have not waited for.
+    cp_open: u32,
+    bulk_open: u32,
+    /// Lanes took different ways since they last met.
+    apart: bool,
     /// A release that was seen by an acquire outside its scope: here, and there (block number, instruction).
     narrow: Option<(usize, u32, usize)>,
 }
@@ -139,9 +145,25 @@ pub(crate) struct BlockCheck {
     /// Mbarriers whose initialisation no fence has shown yet.
     unfenced: u32,
     gates: [Gate; 16],
+    /// Where registers were first given back, and whether anybody took any.
+    registers_given: Option<Origin>,
+    registers_taken: bool,
 }
 
 impl BlockCheck {
+    /// `setmaxnreg` was executed.
+    pub(crate) fn registers_moved(&mut self, inc: bool, origin: Origin) {
+        self.registers_taken |= inc;
+        if !inc {
+            self.registers_given.get_or_insert(origin);
+        }
+    }
+
+    /// Who gave registers that nobody took.
+    pub(crate) fn registers_wasted(&self) -> Option<Origin> {
+        self.registers_given.filter(|_| !self.registers_taken)
+    }
+
     /// A named barrier's phase has ended.
     pub(crate) fn barrier_complete(&mut self, id: usize) {
         self.gates[id].complete();
@@ -192,6 +214,8 @@ pub(crate) struct SystemCheck {
     told: HashMap<u64, Told>,
     /// Cluster barriers, by the number of the cluster's first block.
     clusters: HashMap<u32, Gate>,
+    /// What advice was given of already: kernel, instruction, class.
+    advised: std::collections::HashSet<(usize, usize, Class)>,
     /// Grids of each stream, as they began.
     streams: HashMap<usize, Vec<u32>>,
 }
@@ -268,5 +292,7 @@ pub(crate) fn start_block(
         mbarriers: HashMap::new(),
         unfenced: 0,
         gates: Default::default(),
+        registers_given: None,
+        registers_taken: false,
     }))
 }

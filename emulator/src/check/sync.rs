@@ -121,9 +121,50 @@ impl Core<'_> {
         self.block.check.is_some()
     }
 
+    /// Advice of this class for this instruction, unless it was given before.
+    fn advise(
+        &mut self,
+        class: Class,
+        lanes: u32,
+        message: impl FnOnce() -> String,
+        hint: impl FnOnce() -> String,
+    ) {
+        if !self.sys.config.checks.letter {
+            return;
+        }
+        let program: *const _ = self.program;
+        if self.sys.check.advised.insert((program as usize, self.pc, class)) {
+            let mut report = self.report(class, lanes, message());
+            report.hint = Some(hint());
+            self.sys.advise(report);
+        }
+    }
+
+    /// Lanes take different ways.
+    #[inline]
+    pub(crate) fn lanes_part(&mut self) {
+        self.warp.check.apart = true;
+    }
+
+    /// A converging instruction that is no barrier of the warp: have the lanes been brought together?
+    #[inline]
+    pub(crate) fn lanes_expected(&mut self, mask: u32) {
+        if self.warp.check.apart && self.checking() {
+            self.advise(
+                Class::PartialWarp,
+                mask,
+                || "lanes that took different ways come to an .aligned instruction, and nothing but the compiler brings them together".into(),
+                || "bar.warp.sync where the ways meet".into(),
+            );
+        }
+    }
+
     /// Lanes that execute a converging instruction together are ordered.
     #[inline]
     pub(crate) fn lanes_meet(&mut self, mask: u32) {
+        if mask == self.warp.live {
+            self.warp.check.apart = false;
+        }
         if let Some(check) = &self.block.check {
             self.warp.check.meet(check.id, self.warp.index, mask);
         }
@@ -421,7 +462,7 @@ impl Core<'_> {
         let Some(own) = self.block.check.as_ref().map(|c| threads(c.id, self.warp.index)) else {
             return Ok(());
         };
-        let lint = self.sys.config.checks.proxy_reuse;
+        let letter = self.sys.config.checks.letter;
         let Some(check) = check_of(self.block, self.others, shared) else { return Ok(()) };
         let Some(mbar) = check.mbarriers.get(&(shared & OFFSET_MASK)) else { return Ok(()) };
         let Some(init) = mbar.init else { return Ok(()) };
@@ -434,7 +475,7 @@ impl Core<'_> {
                 .iter()
                 .filter(|s| s.mask & lanes != 0)
                 .all(|s| s.know.seen.missing(init.agent, init.mask, init.epoch) == 0);
-        let unfenced = asynchronous && lint && !mbar.fenced;
+        let unfenced = asynchronous && letter && !mbar.fenced;
         if ordered && !unfenced {
             return Ok(());
         }
@@ -445,7 +486,7 @@ impl Core<'_> {
                 format!(
                     "an asynchronous copy completes on the mbarrier at {shared:#x}, whose initialisation no fence has shown to the asynchronous proxy"
                 ),
-                "fence.mbarrier_init.release.cluster (or fence.proxy.async) after mbarrier.init, then a barrier",
+                "fence.proxy.async (in a cluster fence.mbarrier_init.release.cluster) after mbarrier.init, then a barrier",
             )
         } else {
             (
@@ -458,6 +499,18 @@ impl Core<'_> {
         report.address = Some(shared as u64);
         report.other = Some(format!("initialised by {other}"));
         report.hint = Some(hint.into());
+        if ordered {
+            // Once is enough.
+            if let Some(check) = check_of(self.block, self.others, shared)
+                && let Some(mbar) = check.mbarriers.get_mut(&(shared & OFFSET_MASK))
+                && !mbar.fenced
+            {
+                mbar.fenced = true;
+                check.unfenced -= 1;
+            }
+            self.sys.advise(report);
+            return Ok(());
+        }
         Err(report)
     }
 
@@ -525,6 +578,9 @@ impl Core<'_> {
         let Some(id) = self.block.check.as_ref().map(|c| c.id) else { return };
         let who = agent(id, Kind::CpAsync, self.warp.index * 32);
         let warp = &mut self.warp.check;
+        if groups.is_none_or(|n| n == 0) {
+            warp.cp_open &= !mask;
+        }
         let mut moments = [0u32; 32];
         let mut last = 0;
         match groups {
@@ -575,6 +631,9 @@ impl Core<'_> {
     pub(crate) fn bulk_learn(&mut self, groups: u32, read: bool, mask: u32) {
         let Some(id) = self.block.check.as_ref().map(|c| c.id) else { return };
         let open = self.warp.bulk_group;
+        if groups == 0 {
+            self.warp.check.bulk_open &= !mask;
+        }
         let mut know = Know::default();
         lanes::each(mask, |l| {
             let done = open[l].saturating_sub(groups);
@@ -586,6 +645,25 @@ impl Core<'_> {
             }
         });
         self.warp.check.learn(mask, &know);
+    }
+
+    /// Threads exit: nothing of theirs should be left unwaited for.
+    pub(crate) fn threads_end(&mut self, mask: u32) {
+        let (copies, stores) = (self.warp.check.cp_open & mask, self.warp.check.bulk_open & mask);
+        if copies | stores == 0 {
+            return;
+        }
+        let (lanes, what, wait) = if stores != 0 {
+            (stores, "bulk stores", "cp.async.bulk.wait_group 0")
+        } else {
+            (copies, "cp.asyncs", "cp.async.wait_all")
+        };
+        self.advise(
+            Class::Lifetime,
+            lanes,
+            || format!("threads exit without having waited for their {what}"),
+            || format!("{wait} before the end: the chip waits by itself, the manual does not promise it"),
+        );
     }
 
     /// `wgmma.wait_group`: operations before a sequence number are done.

@@ -244,6 +244,10 @@ impl Core<'_> {
             self.block.free_registers += (held - count) * 32;
         }
         self.warp.registers = count;
+        let origin = self.origin(mask);
+        if let Some(check) = &mut self.block.check {
+            check.registers_moved(inc, origin);
+        }
         self.warp.setmaxnreg = (number + 1, self.pc);
         self.sys.progress += 1;
         Ok(Flow::Next)

@@ -31,6 +31,7 @@ impl Core<'_> {
         }
         path.mask &= !taken;
         path.pc = self.pc + 1;
+        self.lanes_part();
         self.warp.paths.push(Path::new(target, taken));
         Flow::Rearranged
     }
@@ -58,6 +59,7 @@ impl Core<'_> {
         if rest == 0 && groups.len() == 1 {
             return Ok(Flow::Jump(groups[0].0));
         }
+        self.lanes_part();
         self.warp.paths.remove(current);
         if rest != 0 {
             self.warp.paths.push(Path::new(self.pc + 1, rest));
@@ -71,6 +73,7 @@ impl Core<'_> {
         if self.warp.live == mask {
             self.leaves_warpgroup(mask)?;
         }
+        self.threads_end(mask);
         self.warp.live &= !mask;
         self.sys.progress += 1;
         let current = self.warp.current;
@@ -154,6 +157,7 @@ impl Core<'_> {
     pub(super) fn whole_warp(&mut self, mask: u32, what: &str) -> Result<Option<Flow>, Box<Report>> {
         let flow = self.converge(u32::MAX, mask, what)?;
         if flow.is_none() {
+            self.lanes_expected(mask);
             self.lanes_meet(mask);
         }
         Ok(flow)

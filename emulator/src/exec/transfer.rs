@@ -360,6 +360,14 @@ pub(crate) fn finish(sys: &mut System, block: &mut Block) -> Outcome {
     for mut op in std::mem::take(&mut block.stores) {
         write_store(sys, block, &mut op)?;
     }
+    let wasted = block.check.as_ref().and_then(|c| c.registers_wasted());
+    if let Some(origin) = wasted
+        && sys.config.checks.letter
+    {
+        let message = "setmaxnreg.dec gives registers that no warpgroup of the block takes".into();
+        let report = sys.report(block, Class::Registers, origin, message);
+        sys.advise(report);
+    }
     let left = end_of_block(sys, block);
     block.loads.clear();
     block.copies.clear();

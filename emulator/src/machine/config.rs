@@ -156,9 +156,12 @@ pub struct Checks {
     pub transactions: bool,
     /// Non-coherent loads of bytes written while the kernel runs.
     pub non_coherent: bool,
-    /// Lint, off in [`Checks::all`]: asynchronous writes over bytes that were accessed ordinarily, and copies that complete on an
-    /// mbarrier just initialised, with a barrier between but no proxy fence. The memory model asks for one, shipping kernels do
-    /// without.
+    /// What works on the chip, yet against the letter of the manual, goes to [`crate::Machine::advice`] and stops nothing: copies that
+    /// complete on an mbarrier whose initialisation no fence has shown to the asynchronous proxy; threads that exit without waiting for
+    /// their bulk stores or `cp.async`s.
+    pub letter: bool,
+    /// Lint, off in [`Checks::all`]: asynchronous writes over bytes that were accessed ordinarily, with a barrier between but no
+    /// proxy fence. The memory model asks for one, shipping kernels do without.
     pub proxy_reuse: bool,
 }
 
@@ -174,6 +177,7 @@ impl Checks {
             proxies: true,
             transactions: true,
             non_coherent: true,
+            letter: true,
             proxy_reuse: false,
         }
     }
@@ -189,6 +193,7 @@ impl Checks {
             proxies: false,
             transactions: false,
             non_coherent: false,
+            letter: false,
             proxy_reuse: false,
         }
     }

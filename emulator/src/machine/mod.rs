@@ -130,6 +130,7 @@ impl Machine {
                 grids: HashMap::new(),
                 scratch: Default::default(),
                 check: Default::default(),
+                advice: Vec::new(),
                 reach: (0..devices).map(|d| 1 << (d & 63)).collect(),
                 config,
             },
@@ -363,6 +364,11 @@ impl Machine {
         self.sys.counters.get(device).copied().unwrap_or_default()
     }
 
+    /// What works on the chip, yet against the letter of the manual ([`Checks::letter`]): one for each instruction, at most 100.
+    pub fn advice(&self) -> &[Report] {
+        &self.sys.advice
+    }
+
     /// Every finding since the last reset.
     pub fn reports(&self) -> &[Report] {
         &self.reports
@@ -374,6 +380,7 @@ impl Machine {
         self.sys.grids.clear();
         self.sys.check.quiesce();
         self.reports.clear();
+        self.sys.advice.clear();
         self.fault = None;
         self.idle = 0;
         self.time_outs = 0;

@@ -35,6 +35,8 @@ pub(crate) struct System {
     pub(crate) grids: HashMap<usize, Grid>,
     pub(crate) scratch: Scratch,
     pub(crate) check: crate::check::SystemCheck,
+    /// Findings that do not stop the machine.
+    pub(crate) advice: Vec<Report>,
     /// By device: the devices whose memory its kernels reach, by bit.
     pub(crate) reach: Vec<u64>,
 }
@@ -54,6 +56,17 @@ impl System {
                 format!("{file}:{line} ({}:{}: {})", place.module, place.ptx_line, place.ptx_text)
             }
             None => format!("{}:{}: {}", place.module, place.ptx_line, place.ptx_text),
+        }
+    }
+
+    /// A finding that does not stop the machine: works on the chip, yet against the letter of the manual. Once for each instruction.
+    #[cold]
+    pub(crate) fn advise(&mut self, report: Box<Report>) {
+        let known = |r: &Report| {
+            r.class == report.class && r.place.ptx_line == report.place.ptx_line && r.kernel == report.kernel
+        };
+        if self.advice.len() < 100 && !self.advice.iter().any(known) {
+            self.advice.push(*report);
         }
     }
 

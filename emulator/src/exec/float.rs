@@ -5,8 +5,9 @@
 //!
 //! Directed roundings and the 16-bit types go through F64 rounded to odd: 53 bits with a sticky last one survive a second
 //! rounding to 24 bits or fewer unchanged. The approximations (`ex2`, `lg2`, `rcp`, `rsqrt`, `sin`, `cos`, `tanh`,
-//! `div.approx`, `div.full`, `sqrt.approx`) are computed in F64 and rounded to nearest: the chip's tables are not public, and this is
-//! inside its stated error. `div.full`'s zero for divisors above 2^126 is not modelled.
+//! `sqrt.approx`) are computed in F64 and rounded to nearest: the chip's tables are not public, and this is
+//! inside its stated error. `div.approx` and `div.full` multiply by
+//! a reciprocal, as compiled code does; ptxas folds constants to the same bits (tests/ptxas_folding.rs).
 
 use super::lanes::{map1, map2, map3, mask2, vectorised};
 use crate::convert::{self, Clamp, Rounding};
@@ -78,6 +79,22 @@ fn narrow(value: f64, mods: Arith, sum: bool) -> u32 {
         if sum && value == 0.0 && mods.round == Round::Rm && value.is_sign_positive() { -0.0 } else { value };
     let bits = convert::f64_to_f32(value, rounding(mods.round), Clamp::NONE);
     store(f32::from_bits(bits), mods.ftz, mods.sat)
+}
+
+/// `div.approx` and `div.full` as they are compiled: the dividend times the divisor's reciprocal, whose subnormals (operand and
+/// result) are flushed; both scaled first where the instruction promises more range.
+fn quotient(mut x: f32, mut y: f32, mods: Arith) -> f32 {
+    let flush = |v: f32| load(v.to_bits(), true);
+    if mods.round == Round::Full && y.abs() > 2f32.powi(126) {
+        (x, y) = (x * 0.25, y * 0.25);
+        if mods.ftz {
+            x = flush(x);
+        }
+    }
+    if !mods.ftz && y.abs() < f32::MIN_POSITIVE {
+        (x, y) = (x * 16_777_216.0, y * 16_777_216.0);
+    }
+    x * flush(1.0 / flush(y))
 }
 
 fn directed(round: Round) -> bool {
@@ -178,6 +195,9 @@ vectorised! {
             }
             (BinOp::Mul | BinOp::MulLo, true) => {
                 map2(a, b, d, |x, y| store(load(x, true) * load(y, true), true, sat))
+            }
+            (BinOp::Div, _) if matches!(mods.round, Round::Approx | Round::Full) => {
+                map2(a, b, d, |x, y| store(quotient(load(x, ftz), load(y, ftz), mods), ftz, sat))
             }
             (BinOp::Div, _) => map2(a, b, d, |x, y| store(load(x, ftz) / load(y, ftz), ftz, sat)),
             (BinOp::Min, _) if mods.xorsign_abs => map2(a, b, d, |x, y| {

@@ -76,9 +76,12 @@ pub(super) struct Kernel {
 
 const PAINT: u8 = 0xee;
 
+/// Name, type and bytes of a buffer.
+type Contents = (String, Ty, Vec<u8>);
+
 struct Elements<'a> {
     index: usize,
-    buffers: &'a [(String, Ty, Vec<u8>)],
+    buffers: &'a [Contents],
 }
 
 impl Scope for Elements<'_> {
@@ -100,7 +103,7 @@ impl Scope for Elements<'_> {
 }
 
 impl Fill {
-    fn bytes(&self, ty: Ty, count: usize, buffers: &[(String, Ty, Vec<u8>)]) -> Result<Vec<u8>, String> {
+    fn bytes(&self, ty: Ty, count: usize, buffers: &[Contents]) -> Result<Vec<u8>, String> {
         let mut bytes = Vec::with_capacity(count * ty.bytes());
         if let Fill::List(list) = self
             && list.len() != count
@@ -215,7 +218,7 @@ impl Kernel {
     /// Final bytes of every buffer.
     fn expected(&self) -> Result<Vec<Vec<u8>>, (usize, String)> {
         let before = self.contents()?;
-        let of = |(buffer, (_, _, initial)): (&Buffer, &(String, Ty, Vec<u8>))| match &buffer.after {
+        let of = |(buffer, (_, _, initial)): (&Buffer, &Contents)| match &buffer.after {
             Some(fill) => {
                 fill.bytes(buffer.ty, buffer.count, &before).map_err(|message| (buffer.line, message))
             }
@@ -262,7 +265,7 @@ impl Kernel {
     }
 
     /// Initial bytes of every buffer; an input may be computed from those before it.
-    fn contents(&self) -> Result<Vec<(String, Ty, Vec<u8>)>, (usize, String)> {
+    fn contents(&self) -> Result<Vec<Contents>, (usize, String)> {
         let mut all = Vec::new();
         for buffer in &self.buffers {
             let bytes = match &buffer.before {

@@ -349,15 +349,14 @@ impl Table {
         }
         let mut memory = vec![0; LANES * SLOT];
         machine.read(p_mem, &mut memory).map_err(wrong)?;
-        if !constant && place != Some(Place::Param) {
-            if let Some(at) = (0..memory.len()).find(|&at| memory[at] != after[at]) {
-                let (lane, start) = (at / SLOT, at / SLOT * SLOT);
-                return Err(format!(
-                    "lane {lane}: memory is {:02x?}, expected {:02x?}",
-                    &memory[start..start + 32],
-                    &after[start..start + 32]
-                ));
-            }
+        let written_back = !constant && place != Some(Place::Param);
+        if written_back && let Some(at) = (0..memory.len()).find(|&at| memory[at] != after[at]) {
+            let (lane, start) = (at / SLOT, at / SLOT * SLOT);
+            return Err(format!(
+                "lane {lane}: memory is {:02x?}, expected {:02x?}",
+                &memory[start..start + 32],
+                &after[start..start + 32]
+            ));
         }
         Ok(())
     }

@@ -118,11 +118,6 @@ impl Ty {
         (self.bits * self.lanes).div_ceil(8) as usize
     }
 
-    /// Is it a predicate?
-    pub fn is_pred(self) -> bool {
-        self.kind == Kind::Pred
-    }
-
     /// The element type of a packed type.
     pub fn element(self) -> Ty {
         Ty { lanes: 1, ..self }

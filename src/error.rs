@@ -98,6 +98,15 @@ pub enum Error {
         /// What came.
         got: String,
     },
+    /// An element of an argument read on the host has a value that means nothing there.
+    Value {
+        /// The argument, by its name in the API.
+        argument: &'static str,
+        /// What would have been accepted.
+        expected: String,
+        /// What came, and where.
+        got: String,
+    },
     /// An option has a value no kernel can honour.
     Option {
         /// The option's setter.
@@ -182,6 +191,7 @@ argument_errors! {
     overlap => Overlap,
     workspace => Workspace,
     bounds => Bounds,
+    value => Value,
     option => Option,
     device_name => DeviceName,
 }
@@ -197,6 +207,7 @@ impl fmt::Display for Error {
             Error::Overlap { argument, expected, got } => ("memory of", argument, expected, got),
             Error::Workspace { argument, expected, got } => ("size of", argument, expected, got),
             Error::Bounds { argument, expected, got } => ("extent of", argument, expected, got),
+            Error::Value { argument, expected, got } => ("value in", argument, expected, got),
             Error::Option { argument, expected, got } => ("option", argument, expected, got),
             Error::DeviceName { argument, expected, got } => ("value of", argument, expected, got),
             Error::Unsupported { what, why } => return write!(f, "{what} is not supported: {why}"),

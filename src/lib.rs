@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`gemm`] | FP8 matrix products with block scales |
 //! | [`quant`] | quantisation to FP8 with block scales |
+//! | [`moe`] | mixture of experts: placement of experts on GPUs |
 //! | [`device`] | devices, streams, buffers, and the driver boundary beneath them |
 //! | [`tensor`] | views of device memory |
 //! | [`kernel`] | the table of kernels this build carries |
@@ -27,6 +28,7 @@ pub mod gemm;
 #[cfg(feature = "cudarc")]
 pub mod interop;
 pub mod kernel;
+pub mod moe;
 pub mod quant;
 pub mod tensor;
 

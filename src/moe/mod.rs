@@ -1,0 +1,10 @@
+//! Mixture of experts: who computes what, and where.
+//!
+//! A token chooses a few of many experts, and the experts live on many GPUs. Between the gate's choice and the sum of the
+//! experts' answers stand the questions of this family:
+//!
+//! | module | question |
+//! | --- | --- |
+//! | [`balance`] | which GPU holds which expert, and which experts are held twice, given what was chosen lately |
+
+pub mod balance;

@@ -1,7 +1,7 @@
 //! Tensor copies of every rank, reductions, tensor maps that kernels edit, and multicast memory.
 
 mod machine_support;
-use hadal_emulator::tma::{DataType, Interleave, L2Promotion, OobFill, Swizzle, TensorMap, Tiled};
+use hadal_emulator::tma::{DataType, Im2col, Interleave, L2Promotion, OobFill, Swizzle, TensorMap, Tiled};
 use hadal_emulator::{Class, Launch, Machine, MachineConfig, ir};
 use machine_support::*;
 
@@ -222,6 +222,71 @@ ready:
         assert_eq!(fault.report.class, Class::TensorMap, "{fault}");
         assert!(fault.report.place.ptx_text.contains(line), "{fault}");
     }
+}
+
+/// Pixels in the order of a 3×3 convolution with one pixel of padding, over 3×3 images of four channels: at the filter's position
+/// (1, 2) (counted from 0), pixel (x, y) of the output reads the image at (x, y + 1). Stored through a map of the same kind, with the
+/// box on the image itself, they come out one row higher.
+#[test]
+fn pixels_of_a_convolution() {
+    let text = module_with_maps(
+        2,
+        0,
+        SHARED,
+        &format!(
+            "{OPENING}
+    mov.b64 %map, m0;
+    cvta.param.u64 %map, %map;
+    mov.b64 %map2, m1;
+    cvta.param.u64 %map2, %map2;
+    .reg .b16 %dx, %dy;
+    mov.u16 %dx, 1;
+    mov.u16 %dy, 2;
+    @%first mbarrier.arrive.expect_tx.shared::cta.b64 _, [%bar], 192;
+    @%first cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes [%data], [%map, {{0, -1, -1, 0}}], [%bar], {{%dx, %dy}};
+{WAIT}
+    @%first cp.async.bulk.tensor.4d.global.shared::cta.im2col_no_offs.bulk_group [%map2, {{0, 0, 0, 0}}], [%data];
+    @%first cp.async.bulk.commit_group;
+    @%first cp.async.bulk.wait_group 0;
+    ret;"
+        ),
+    );
+    for config in configs() {
+        let mut bench = Bench::with(config, &text);
+        let input = bench.words(&(1..73).collect::<Vec<_>>());
+        let out = bench.words(&[0; 72]);
+        let map = |address: u64, corner: i32| {
+            let map = TensorMap::im2col(&Im2col {
+                data_type: DataType::U32,
+                address,
+                dims: &[4, 3, 3, 2],
+                strides: &[16, 48, 144],
+                lower_corner: &[corner, corner],
+                upper_corner: &[corner, corner],
+                channels: 4,
+                pixels: 12,
+                element_strides: &[1, 1, 1, 1],
+                swizzle: Swizzle::None,
+                l2_promotion: L2Promotion::None,
+                oob_fill: OobFill::Zero,
+            });
+            map.unwrap().encode().iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>()
+        };
+        let launch = one_block(32, params(&[map(input, -1), map(out, 0)], &[]));
+        bench.launch(launch).unwrap_or_else(|f| panic!("{f}"));
+        for (i, value) in bench.read_words(out, 72).iter().enumerate() {
+            // Twelve pixels: the first image whole, and the first row of the second. The row below the image is fill.
+            let (pixel, row) = (i / 4, i / 12 % 3);
+            let expected = if pixel < 12 && row < 2 { i as u32 + 1 + 12 } else { 0 };
+            assert_eq!(*value, expected, "word {i}");
+        }
+    }
+    // The two kinds do not mix.
+    let mut bench = Bench::new(&text);
+    let input = bench.words(&[0; 72]);
+    let tiled = encoded(&tensor(input, &[4, 3, 3, 2], &[16, 48, 144], &[4, 3, 3, 1]));
+    let fault = bench.launch(one_block(32, params(&[tiled.clone(), tiled], &[]))).unwrap_err();
+    assert_eq!(fault.report.class, Class::TensorMap, "{fault}");
 }
 
 /// Three devices hold a word each per thread; a fourth address stands for all.

@@ -119,10 +119,21 @@ impl Core<'_> {
         lane: usize,
     ) -> Result<(Arc<TensorMap>, [i32; 5]), Box<Report>> {
         let lanes = 1u32 << lane;
-        if access.im2col.is_some() {
-            return Err(self.unsupported(lanes));
+        let mut map = self.tensor_map(&access.map, lane)?;
+        if access.im2col.is_some() != map.is_im2col() {
+            let message = match &access.im2col {
+                Some(_) => "an im2col copy through a tiled tensor map",
+                None => "a tiled copy through an im2col tensor map",
+            };
+            return Err(self.report(Class::TensorMap, lanes, message));
         }
-        let map = self.tensor_map(&access.map, lane)?;
+        if let Some(offsets) = &access.im2col {
+            let offsets: Vec<u16> = offsets.iter().map(|o| self.lane32(o, lane) as u16).collect();
+            match map.with_offsets(&offsets) {
+                Ok(moved) => map = Arc::new(moved),
+                Err(error) => return Err(self.report(Class::TensorMap, lanes, error.to_string())),
+            }
+        }
         if access.coords.len() != map.rank() {
             let message =
                 format!("{} coordinates for a tensor map of rank {}", access.coords.len(), map.rank());
@@ -343,6 +354,7 @@ impl Core<'_> {
 
     pub(super) fn bulk_commit(&mut self, mask: u32) -> Flow {
         super::lanes::each(mask, |l| self.warp.bulk_group[l] += 1);
+        self.bulk_commits(mask);
         Flow::Next
     }
 

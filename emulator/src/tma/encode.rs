@@ -7,6 +7,7 @@
 //! `tensormap.replace` edits one field of the bytes at a time ([`edit`]); what the fields may be together is only checked when the
 //! map is used, because on the way from one map to another some do not fit.
 
+use super::im2col::{SPATIAL, Walk};
 use super::{DataType, L2Promotion, MAX_RANK, OobFill, Swizzle, TensorMap, TensorMapError, refuse};
 
 /// "hadalTM1" in ASCII, upper four bytes.
@@ -34,6 +35,13 @@ impl TensorMap {
         for i in 0..MAX_RANK {
             words[11] |= u64::from(self.box_dims[i]) << (12 * i);
             words[12] |= u64::from(self.element_strides[i]) << (8 * i);
+        }
+        if let Some(walk) = &self.walk {
+            words[0] |= 1 << 24;
+            for i in 0..SPATIAL {
+                words[13] |= u64::from(walk.lower[i] as u16) << (16 * i);
+                words[14] |= u64::from(walk.upper[i] as u16) << (16 * i);
+            }
         }
         words[15] = checksum(&words);
         words
@@ -66,12 +74,18 @@ impl TensorMap {
             swizzle,
             l2_promotion,
             oob_fill,
+            walk: None,
         };
         map.dims.copy_from_slice(&words[2..7]);
         map.strides.copy_from_slice(&words[7..11]);
         for i in 0..MAX_RANK {
             map.box_dims[i] = (words[11] >> (12 * i)) as u32 & 0xfff;
             map.element_strides[i] = (words[12] >> (8 * i)) as u32 & 0xff;
+        }
+        if field(24, 1) == 1 {
+            let corner = |word: u64| std::array::from_fn(|i| (word >> (16 * i)) as i16);
+            let (lower, upper) = (corner(words[13]), corner(words[14]));
+            map.walk = Some(Walk { lower, upper, ..Walk::default() });
         }
         if let Some(i) = (0..rank).find(|i| !(1..=8).contains(&map.element_strides[*i])) {
             return refuse(format!("elementStrides[{i}]"), "1 to 8", map.element_strides[i]);

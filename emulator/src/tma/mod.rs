@@ -5,15 +5,17 @@
 //! opaque 128 bytes that kernels receive as a parameter, [`TensorMap::decode`] detects bytes that never were a map, and
 //! [`TensorMap::tile`] walks a box byte run by byte run.
 //!
-//! Source of the rules: the driver API's text on tensor map objects. Tiled maps without interleaving are complete; the
-//! interleaved layouts (NC/8HWC8, NC/16HWC16), im2col maps and the packed 4- and 6-bit types of later chips are refused.
+//! Source of the rules: the driver API's text on tensor map objects. Tiled and im2col maps without interleaving are complete; the
+//! interleaved layouts (NC/8HWC8, NC/16HWC16) and the packed 4- and 6-bit types of later chips are refused.
 //! The text also shows strides that grow with the dimension; as a formula for dense tensors, not as a rule the driver
 //! enforces: overlapping and broadcast (stride 0) dimensions are in use and accepted here.
 
 mod encode;
+mod im2col;
 mod tile;
 
 pub use encode::{Edit, edit};
+pub use im2col::Im2col;
 pub use tile::Chunk;
 
 use std::fmt;
@@ -193,7 +195,7 @@ pub struct Tiled<'a> {
     pub oob_fill: OobFill,
 }
 
-/// A validated tiled tensor map.
+/// A validated tensor map, tiled or im2col.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TensorMap {
     data_type: DataType,
@@ -206,6 +208,7 @@ pub struct TensorMap {
     swizzle: Swizzle,
     l2_promotion: L2Promotion,
     oob_fill: OobFill,
+    walk: Option<im2col::Walk>,
 }
 
 /// Why a tensor map, its bytes, or its use is refused.
@@ -287,6 +290,7 @@ impl TensorMap {
             swizzle: args.swizzle,
             l2_promotion: args.l2_promotion,
             oob_fill: args.oob_fill,
+            walk: None,
         };
         map.check()?;
         Ok(map)
@@ -308,8 +312,10 @@ impl TensorMap {
             }
         }
         for (i, &extent) in self.box_dims[..rank].iter().enumerate() {
-            if extent == 0 || extent > 256 {
-                return refuse(format!("boxDim[{i}]"), "1 to 256", extent);
+            // The pixels of an im2col map stand in dimension 1; their number was checked.
+            let most = if i == 1 && self.walk.is_some() { 1024 } else { 256 };
+            if extent == 0 || extent > most {
+                return refuse(format!("boxDim[{i}]"), format!("1 to {most}"), extent);
             }
         }
         let inner = self.box_dims[0] * self.data_type.bytes();

@@ -24,6 +24,9 @@ pub struct Chunk {
 impl TensorMap {
     /// Elements visited along a dimension.
     fn count(&self, dim: usize) -> u32 {
+        if self.is_im2col() {
+            return self.box_dims[dim];
+        }
         self.box_dims[dim].div_ceil(self.element_strides[dim])
     }
 
@@ -40,7 +43,7 @@ impl TensorMap {
     }
 
     /// Distance of rows in shared memory.
-    fn pitch(&self) -> u32 {
+    pub(super) fn pitch(&self) -> u32 {
         self.swizzle.span().unwrap_or(self.box_dims[0] * self.data_type.bytes())
     }
 
@@ -60,6 +63,10 @@ impl TensorMap {
         let rank = self.rank();
         if coords.len() != rank {
             return refuse("coordinates", format!("{rank}, the rank of the map"), coords.len());
+        }
+        if let Some(walk) = &self.walk {
+            self.pixels(walk, coords, shared_base, f);
+            return Ok(());
         }
         let element = i64::from(self.data_type.bytes());
         let row_bytes = i64::from(self.box_dims[0]) * element;
@@ -104,7 +111,14 @@ impl TensorMap {
 
     /// The bytes `from..to` of a row at `shared`, split where swizzling separates neighbours. `row` is the global address of
     /// the row's byte 0.
-    fn pieces(&self, shared: u32, from: i64, to: i64, row: Option<u64>, f: &mut impl FnMut(Chunk)) {
+    pub(super) fn pieces(
+        &self,
+        shared: u32,
+        from: i64,
+        to: i64,
+        row: Option<u64>,
+        f: &mut impl FnMut(Chunk),
+    ) {
         let mut at = from;
         while at < to {
             let linear = shared.wrapping_add(at as u32);

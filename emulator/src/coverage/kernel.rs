@@ -13,7 +13,9 @@ use super::value::{Ty, Value};
 use crate::ir::Module;
 use crate::machine::{Completion, Launch, Machine, MachineConfig, Schedule};
 use crate::report::Fault;
-use crate::tma::{DataType, Interleave, L2Promotion, OobFill, Swizzle, TensorMap, Tiled};
+use crate::tma::{
+    DataType, Im2col, Interleave, L2Promotion, OobFill, Swizzle, TensorMap, TensorMapError, Tiled,
+};
 
 /// Contents of a buffer.
 #[derive(Clone, Debug)]
@@ -47,6 +49,12 @@ pub(super) struct Map {
     pub steps: Vec<u32>,
     pub swizzle: Swizzle,
     pub fill: OobFill,
+    /// Of an im2col map.
+    pub lower: Vec<i32>,
+    /// See `lower`.
+    pub upper: Vec<i32>,
+    /// See `lower`; 0 for a tiled map.
+    pub pixels: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -123,6 +131,39 @@ impl Fill {
             bytes.extend(&bits.to_le_bytes()[..ty.bytes()]);
         }
         Ok(bytes)
+    }
+}
+
+impl Map {
+    fn build(&self, address: u64) -> Result<TensorMap, TensorMapError> {
+        if self.pixels != 0 {
+            return TensorMap::im2col(&Im2col {
+                data_type: self.data_type,
+                address,
+                dims: &self.dims,
+                strides: &self.strides,
+                lower_corner: &self.lower,
+                upper_corner: &self.upper,
+                channels: self.box_dims.first().copied().unwrap_or(0),
+                pixels: self.pixels,
+                element_strides: &self.steps,
+                swizzle: self.swizzle,
+                l2_promotion: L2Promotion::None,
+                oob_fill: self.fill,
+            });
+        }
+        TensorMap::new(&Tiled {
+            data_type: self.data_type,
+            address,
+            dims: &self.dims,
+            strides: &self.strides,
+            box_dims: &self.box_dims,
+            element_strides: &self.steps,
+            interleave: Interleave::None,
+            swizzle: self.swizzle,
+            l2_promotion: L2Promotion::None,
+            oob_fill: self.fill,
+        })
     }
 }
 
@@ -316,19 +357,7 @@ impl Kernel {
         for map in &self.maps {
             let target = self.buffers.iter().position(|b| b.name == map.buffer);
             let target = target.ok_or_else(|| (map.line, format!("no buffer `{}`", map.buffer)))?;
-            let tiled = Tiled {
-                data_type: map.data_type,
-                address: addresses[target],
-                dims: &map.dims,
-                strides: &map.strides,
-                box_dims: &map.box_dims,
-                element_strides: &map.steps,
-                interleave: Interleave::None,
-                swizzle: map.swizzle,
-                l2_promotion: L2Promotion::None,
-                oob_fill: map.fill,
-            };
-            let encoded = TensorMap::new(&tiled).map_err(|e| (map.line, e.to_string()))?.encode();
+            let encoded = map.build(addresses[target]).map_err(|e| (map.line, e.to_string()))?.encode();
             params.resize(params.len().next_multiple_of(64), 0);
             params.extend(encoded.iter().flat_map(|w| w.to_le_bytes()));
         }

@@ -239,7 +239,8 @@ fn buffer(line: usize, word: &str, rest: &str) -> Result<Buffer, String> {
     })
 }
 
-/// `name: type of buffer dims a,b strides c box d,e [swizzle n] [steps f,g] [fill nan]`; all from the innermost out.
+/// `name: type of buffer dims a,b strides c box d,e [swizzle n] [steps f,g] [fill nan]`; all from the innermost out. An im2col map
+/// has `box channels lower a,b upper c,d pixels n`.
 fn map(line: usize, rest: &str) -> Result<Map, String> {
     let (name, rest) = rest.split_once(':').ok_or("name: type of buffer …")?;
     let words: Vec<&str> = rest.split_whitespace().collect();
@@ -267,12 +268,18 @@ fn map(line: usize, rest: &str) -> Result<Map, String> {
         steps: Vec::new(),
         swizzle: Swizzle::None,
         fill: OobFill::Zero,
+        lower: Vec::new(),
+        upper: Vec::new(),
+        pixels: 0,
     };
     for pair in options.chunks(2) {
         match pair {
             ["dims", list] => map.dims = numbers(list)?,
             ["strides", list] => map.strides = numbers(list)?,
             ["box", list] => map.box_dims = numbers(list)?,
+            ["lower", list] => map.lower = numbers(list)?,
+            ["upper", list] => map.upper = numbers(list)?,
+            ["pixels", count] => map.pixels = count.parse().map_err(|_| "pixels: how many")?,
             ["steps", list] => map.steps = numbers(list)?,
             ["swizzle", "32"] => map.swizzle = Swizzle::B32,
             ["swizzle", "64"] => map.swizzle = Swizzle::B64,

@@ -131,10 +131,22 @@ exports! {
     }
 
     fn cuCtxEnablePeerAccess(peer: Handle, _flags: c_uint) {
-        device_of(peer)?.map(|_| ()).ok_or_else(|| Error::quiet(Code::InvalidContext))
+        let peer = device_of(peer)?.ok_or_else(|| Error::quiet(Code::InvalidContext))?;
+        let device = state::current()?;
+        let mut state = state::lock()?;
+        if state.machine.can_reach(device, peer) {
+            return Err(Error::quiet(Code::PeerAlreadyEnabled));
+        }
+        Ok(state.machine.enable_peer_access(device, peer)?)
     }
 
     fn cuCtxDisablePeerAccess(peer: Handle) {
-        device_of(peer)?.map(|_| ()).ok_or_else(|| Error::quiet(Code::InvalidContext))
+        let peer = device_of(peer)?.ok_or_else(|| Error::quiet(Code::InvalidContext))?;
+        let device = state::current()?;
+        let mut state = state::lock()?;
+        if device == peer || !state.machine.can_reach(device, peer) {
+            return Err(Error::quiet(Code::PeerNotEnabled));
+        }
+        Ok(state.machine.disable_peer_access(device, peer)?)
     }
 }

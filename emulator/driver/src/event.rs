@@ -1,8 +1,7 @@
-//! Events: a place in a stream, reached when the stream has run that far.
+//! Events: places in streams.
 //!
-//! The machine has no such places, so reaching an event means running its stream until it is empty, which orders the same
-//! things and a few more. A timed event does so when it is recorded: the time between two is the host's own, spent
-//! emulating, and says nothing about a GPU.
+//! A timed event is reached before its record returns: the time between two is the host's own, spent emulating, and says
+//! nothing about a GPU. One made without timing holds nobody up.
 
 use std::ffi::c_uint;
 use std::time::Instant;
@@ -20,21 +19,32 @@ fn event(state: &mut State, event: Handle) -> Result<&mut Event> {
 }
 
 /// Runs until the event has been reached. One never recorded is no obstacle.
-pub fn reach(state: &mut State, handle: Handle) -> Result<()> {
-    match event(state, handle)?.recorded {
-        Some((stream, _)) => state.wait(stream),
-        None => Ok(()),
-    }
+fn reach(handle: Handle) -> Result<()> {
+    let mut state = state::lock()?;
+    let id = event(&mut state, handle)?.id;
+    state.run(|machine| machine.synchronize_event(id))
+}
+
+/// What is enqueued on the stream from now on comes after the event.
+pub fn hold(stream: Handle, handle: Handle) -> Result<()> {
+    let mut state = state::lock()?;
+    let stream = state.stream(stream)?;
+    let id = event(&mut state, handle)?.id;
+    let stream = state.streams[stream].id;
+    Ok(state.machine.wait_event(stream, id)?)
 }
 
 fn record(handle: Handle, stream: Handle) -> Result<()> {
     let mut state = state::lock()?;
     let stream = state.stream(stream)?;
-    if event(&mut state, handle)?.timed {
-        state.order(stream)?;
-        state.wait(stream)?;
+    let Event { id, timed, .. } = *event(&mut state, handle)?;
+    state.order(stream)?;
+    let queue = state.streams[stream].id;
+    state.machine.record_event(queue, id)?;
+    if timed {
+        state.run(|machine| machine.synchronize_event(id))?;
     }
-    event(&mut state, handle)?.recorded = Some((stream, Instant::now()));
+    event(&mut state, handle)?.recorded = Some(Instant::now());
     Ok(())
 }
 
@@ -44,8 +54,8 @@ fn elapsed(milliseconds: Out<f32>, start: Handle, end: Handle) -> Result<()> {
     let [start, end] = ends;
     match (start?, end?) {
         (
-            Event { timed: true, recorded: Some((_, start)) },
-            Event { timed: true, recorded: Some((_, end)) },
+            Event { timed: true, recorded: Some(start), .. },
+            Event { timed: true, recorded: Some(end), .. },
         ) => {
             let seconds = end.saturating_duration_since(start).as_secs_f64()
                 - start.saturating_duration_since(end).as_secs_f64();
@@ -60,7 +70,8 @@ fn elapsed(milliseconds: Out<f32>, start: Handle, end: Handle) -> Result<()> {
 exports! {
     fn cuEventCreate(event: Out<Handle>, flags: c_uint) {
         let mut state = state::lock()?;
-        state.events.push(Event { recorded: None, timed: flags & NO_TIMING == 0 });
+        let id = state.machine.create_event();
+        state.events.push(Event { id, recorded: None, timed: flags & NO_TIMING == 0 });
         event.put(handle(Kind::Event, state.events.len() - 1))
     }
 
@@ -78,12 +89,14 @@ exports! {
     }
 
     fn cuEventSynchronize(event: Handle) {
-        reach(&mut *state::lock()?, event)
+        reach(event)
     }
 
-    /// Asking runs the stream, or a program that polls would never see it end.
-    fn cuEventQuery(event: Handle) {
-        reach(&mut *state::lock()?, event)
+    /// Asking lets the machine run a little, or a program that polls would never see it end.
+    fn cuEventQuery(handle: Handle) {
+        let mut state = state::lock()?;
+        let id = event(&mut state, handle)?.id;
+        if state.run(|machine| machine.query_event(id))? { Ok(()) } else { Err(Error::quiet(Code::NotReady)) }
     }
 
     fn cuEventElapsedTime(milliseconds: Out<f32>, start: Handle, end: Handle) {

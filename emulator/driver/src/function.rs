@@ -2,7 +2,7 @@
 
 use std::ffi::{c_int, c_uint};
 
-use hadal_emulator::DeviceConfig;
+use hadal_emulator::{DeviceConfig, Launch};
 
 use crate::abi::{Handle, In, Out, exports};
 use crate::error::{Code, Error, Result};
@@ -140,10 +140,13 @@ exports! {
         let config = config.get()?;
         let mut state = state::lock()?;
         let function = state.function(handle)?.clone();
-        let cluster = config.attributes()?.cluster.or(function.kernel().cluster).unwrap_or([1; 3]);
-        let blocks: u32 = cluster.iter().map(|d| (*d).max(1)).product();
-        let device = &state.config.devices[function.device];
-        let fit = per_sm(&function, device, config.block.iter().product(), config.dynamic_shared as u64);
-        clusters.put((fit * device.sms / blocks) as c_int)
+        let launch = Launch {
+            block: config.block,
+            cluster: config.attributes()?.cluster,
+            dynamic_shared: config.dynamic_shared,
+            ..Launch::default()
+        };
+        let name = &function.kernel().name;
+        clusters.put(state.machine.max_active_clusters(function.module, name, &launch)? as c_int)
     }
 }

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use hadal_emulator::{Machine, MachineConfig, ModuleId, StreamId, ir};
+use hadal_emulator::{EventId, Fault, Machine, MachineConfig, ModuleId, StreamId, ir};
 
 use crate::abi::Handle;
 use crate::error::{self, Code, Error, Result};
@@ -74,10 +74,11 @@ pub struct Stream {
 }
 
 /// An event.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct Event {
-    /// Stream it was last recorded in, and when.
-    pub recorded: Option<(usize, std::time::Instant)>,
+    pub id: EventId,
+    /// When it was last recorded; a timed one had then been reached.
+    pub recorded: Option<std::time::Instant>,
     pub timed: bool,
 }
 
@@ -178,10 +179,16 @@ impl State {
         self.functions.get_mut(found).ok_or_else(|| Error::quiet(Code::InvalidHandle))
     }
 
-    /// Runs a stream until it is empty. A fault is told once and then returned for ever.
+    /// Runs a stream until it is empty.
     pub fn wait(&mut self, stream: usize) -> Result<()> {
+        let id = self.streams[stream].id;
+        self.run(|machine| machine.synchronize(id))
+    }
+
+    /// Lets the machine run. A fault is told once and then returned for ever.
+    pub fn run<T>(&mut self, turn: impl FnOnce(&mut Machine) -> std::result::Result<T, Fault>) -> Result<T> {
         let known = self.machine.reports().len();
-        self.machine.synchronize(self.streams[stream].id).map_err(|fault| {
+        turn(&mut self.machine).map_err(|fault| {
             let new = self.machine.reports().len() > known;
             Error::new(error::fault_code(&fault), if new { format!("\n{fault}") } else { String::new() })
         })

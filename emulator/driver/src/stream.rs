@@ -3,7 +3,7 @@
 use std::ffi::{c_int, c_uint};
 
 use crate::abi::{Handle, Out, exports};
-use crate::error::{self, Code, Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::state::{self, Kind, Stream, handle};
 
 /// `CU_STREAM_NON_BLOCKING`.
@@ -48,18 +48,11 @@ exports! {
         let mut state = state::lock()?;
         let stream = state.stream(stream)?;
         let id = state.streams[stream].id;
-        match state.machine.query(id) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Error::quiet(Code::NotReady)),
-            Err(fault) => Err(Error::quiet(error::fault_code(&fault))),
-        }
+        if state.run(|machine| machine.query(id))? { Ok(()) } else { Err(Error::quiet(Code::NotReady)) }
     }
 
-    /// The host waits in the stream's place: the same order, and no later than the caller could see.
     fn cuStreamWaitEvent(stream: Handle, event: Handle, _flags: c_uint) {
-        let mut state = state::lock()?;
-        state.stream(stream)?;
-        crate::event::reach(&mut state, event)
+        crate::event::hold(stream, event)
     }
 
     fn cuStreamIsCapturing(stream: Handle, status: Out<c_int>) {

@@ -143,9 +143,9 @@ impl TensorMap {
         let mut shared = shared_base;
         for _ in 0..self.box_dims[1] {
             let mut row = Some(self.address);
-            for dim in 0..=spatial {
+            for (dim, first) in at[..=spatial].iter().enumerate() {
                 let offset = if dim < spatial { i64::from(walk.offsets[dim]) } else { 0 };
-                let index = at[dim] + offset;
+                let index = first + offset;
                 let inside = index >= 0 && index < self.dims[dim + 1] as i64;
                 row = row
                     .filter(|_| inside)
@@ -159,16 +159,16 @@ impl TensorMap {
                 self.pieces(shared, high, row_bytes, None, &mut f);
             }
             shared = shared.wrapping_add(self.pitch());
-            for dim in 0..=spatial {
+            for (dim, next) in at[..=spatial].iter_mut().enumerate() {
                 if dim == spatial {
-                    at[dim] += 1;
+                    *next += 1;
                     break;
                 }
-                at[dim] += i64::from(self.element_strides[dim + 1]);
-                if at[dim] < self.dims[dim + 1] as i64 + i64::from(walk.upper[dim]) {
+                *next += i64::from(self.element_strides[dim + 1]);
+                if *next < self.dims[dim + 1] as i64 + i64::from(walk.upper[dim]) {
                     break;
                 }
-                at[dim] = walk.lower[dim].into();
+                *next = walk.lower[dim].into();
             }
         }
     }

@@ -683,3 +683,63 @@ fn tensor_stores() {
     assert!(report.place.ptx_text.contains("cp.async.bulk.tensor"), "{report}");
     assert_eq!(run("fence.proxy.async.shared::cta;"), None);
 }
+
+/// A flag from one device to another: its scope has to be the system.
+#[test]
+fn flags_between_devices() {
+    let body = |store: &str, load: &str| {
+        format!(
+            "{REGS}
+    .reg .b32 %role;
+    ld.param.u64 %x, [p1];
+    cvt.u32.u64 %role, %x;
+    @!%first bra end;
+    setp.ne.u32 %p, %role, 0;
+    @%p bra reader;
+    st.global.b32 [%out+4], 42;
+    {store} [%out], 1;
+    bra end;
+reader:
+    {load} %c, [%out];
+    setp.eq.u32 %p, %c, 0;
+    @%p bra reader;
+    ld.global.b32 %a, [%out+4];
+end:
+    ret;"
+        )
+    };
+    let run = |store: &str, load: &str| {
+        let device = config().devices[0].clone();
+        let text = module(2, "", &body(store, load));
+        let config = MachineConfig { devices: vec![device.clone(), device], ..config() };
+        let ir = std::sync::Arc::new(hadal_emulator::ir::Module::parse("test.ptx", &text).unwrap());
+        let mut machine = hadal_emulator::Machine::new(config);
+        let out = machine.alloc(0, 64, 256).unwrap();
+        machine.write(out, &[0; 64]).unwrap();
+        let streams = [0, 1].map(|device| machine.create_stream(device));
+        for device in [0u64, 1] {
+            machine.enable_peer_access(1, 0).unwrap();
+            let id = machine.load_module(device as usize, ir.clone()).unwrap();
+            let params = [out, device].iter().flat_map(|p| p.to_le_bytes()).collect();
+            machine.launch(streams[device as usize], id, "k", &Launch { params, ..blocks(1, 32) }).unwrap();
+        }
+        streams.iter().find_map(|s| machine.synchronize(*s).err()).map(|f| *f.report)
+    };
+    let (release, acquire) = ("st.release.sys.global.b32", "ld.acquire.sys.global.b32");
+    assert_eq!(run(release, acquire), None);
+    let report = run("st.release.gpu.global.b32", acquire).unwrap();
+    assert_eq!(report.class, Class::Scope, "{report}");
+    assert!(report.other.unwrap().contains("device 0 block (0,0,0)"));
+    let report = run(release, "ld.acquire.gpu.global.b32").unwrap();
+    assert_eq!(report.class, Class::Scope, "{report}");
+}
+
+/// A schedule that starves one warp or block changes no result of a kernel that is right.
+#[test]
+fn starved_but_right() {
+    let body = flag("st.release.gpu.global.b32 [%out], 1;", "ld.acquire.gpu.global.b32 %c, [%out];", "");
+    for seed in 0..20 {
+        let config = MachineConfig { schedule: hadal_emulator::Schedule::Starve, seed, ..config() };
+        assert_eq!(run(config, "", &body, blocks(2, 64)).0, None);
+    }
+}

@@ -177,7 +177,7 @@ impl Core<'_> {
         }
         let one_strand = self.warp.check.strands.len() == 1;
         let first = col[mask.trailing_zeros() as usize & 31];
-        if one_strand && size <= CELL && first % CELL == 0 {
+        if one_strand && size <= CELL && first.is_multiple_of(CELL) {
             let mut differs = 0u64;
             for (i, a) in col.iter().enumerate() {
                 differs |=
@@ -185,7 +185,7 @@ impl Core<'_> {
             }
             let low = mask & 1 == 1 && (mask == u32::MAX || mask.wrapping_add(1).is_power_of_two());
             let each = (CELL / size) as u32;
-            if differs == 0 && low && mask.count_ones() % each == 0 {
+            if differs == 0 && low && mask.count_ones().is_multiple_of(each) {
                 let group = ((1u64 << each) - 1) as u32;
                 let spread = if each > 1 { SPREAD } else { 0 };
                 for i in 0..mask.count_ones() / each {
@@ -328,6 +328,7 @@ impl Core<'_> {
             info: op.origin.pc as u32 | ASYNC | flags,
         };
         self.warp.check.bulk_open |= lanes;
+        self.warp.check.bulk_fresh |= lanes;
         let base = self.block.rank << RANK_SHIFT;
         let reading = entry(Kind::BulkRead, 0);
         let writing = entry(Kind::BulkWrite, if op.reduce.is_some() { STRONG | 2 << SCOPE_SHIFT } else { 0 });

@@ -85,6 +85,8 @@ pub(crate) struct WarpCheck {
     /// Lanes with `cp.async`s, and with bulk stores, that they have not waited for.
     cp_open: u32,
     bulk_open: u32,
+    /// Lanes whose last bulk stores no commit has covered.
+    bulk_fresh: u32,
     /// Lanes took different ways since they last met.
     apart: bool,
     /// A release that was seen by an acquire outside its scope: here, and there (block number, instruction).

@@ -627,12 +627,17 @@ impl Core<'_> {
         self.warp.check.cp_epoch += 1;
     }
 
+    /// `cp.async.bulk.commit_group`
+    pub(crate) fn bulk_commits(&mut self, mask: u32) {
+        self.warp.check.bulk_fresh &= !mask;
+    }
+
     /// `cp.async.bulk.wait_group[.read]`: groups before `open - groups` are done.
     pub(crate) fn bulk_learn(&mut self, groups: u32, read: bool, mask: u32) {
         let Some(id) = self.block.check.as_ref().map(|c| c.id) else { return };
         let open = self.warp.bulk_group;
         if groups == 0 {
-            self.warp.check.bulk_open &= !mask;
+            self.warp.check.bulk_open &= !mask | self.warp.check.bulk_fresh;
         }
         let mut know = Know::default();
         lanes::each(mask, |l| {

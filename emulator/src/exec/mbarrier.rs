@@ -297,7 +297,7 @@ impl Core<'_> {
         self.mbar_known(at[first], mask, false)?;
         // A random schedule lets some tries fail for no reason, as the manual allows.
         let spurious = wait.try_wait
-            && self.sys.config.schedule == Schedule::Random
+            && self.sys.config.schedule != Schedule::RoundRobin
             && !self.path().resumed
             && self.sys.rng.below(16) == 0;
         if !spurious && self.mbar_test(offset, phase, wait.parity, origin)? {

@@ -45,7 +45,7 @@ impl Core<'_> {
         let code = program.kernel().code.as_slice();
         let checks = self.sys.config.checks;
         let track = checks.wgmma && program.has_wgmma;
-        let random = self.sys.config.schedule == Schedule::Random;
+        let random = self.sys.config.schedule != Schedule::RoundRobin;
         let regs32 = program.kernel().regs32;
         if !self.warp.choose() {
             return Ok(Stop::Blocked);

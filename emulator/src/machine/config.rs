@@ -114,6 +114,8 @@ pub enum Schedule {
     RoundRobin,
     /// A random warp of a random block, preempted at random after any memory, barrier or asynchronous instruction.
     Random,
+    /// As [`Schedule::Random`], but one warp, or one whole block, chosen by the seed, runs only when nobody else gets on.
+    Starve,
 }
 
 /// When an asynchronous operation (tensor copy, bulk copy, `cp.async`, `wgmma`) takes effect.

@@ -47,13 +47,22 @@ impl Machine {
                     worked |= self.visit(*slot, None)?;
                 }
             }
-            Schedule::Random => {
+            Schedule::Random | Schedule::Starve => {
+                let victim = self.victim(&live);
                 for _ in 0..live.len() {
                     let slot = live[self.sys.rng.below(live.len())];
                     if self.blocks[slot].as_ref().is_some_and(|b| !b.done()) {
                         let pick = self.sys.rng.next() as usize;
+                        if victim.is_some_and(|v| self.starves(v, slot, pick)) {
+                            continue;
+                        }
                         worked |= self.visit(slot, Some(pick))?;
                     }
+                }
+                if let Some((slot, warp)) = victim
+                    && self.sys.progress == progress
+                {
+                    worked |= self.visit(slot, warp)?;
                 }
                 if self.sys.steps == steps && self.sys.progress == progress {
                     // Nobody who was picked could move: ask everybody before drawing conclusions.
@@ -81,6 +90,24 @@ impl Machine {
             }
         }
         Ok(true)
+    }
+
+    /// Who is starved: a block, or one of its warps.
+    fn victim(&self, live: &[usize]) -> Option<(usize, Option<usize>)> {
+        if self.sys.config.schedule != Schedule::Starve {
+            return None;
+        }
+        // The seed decides; its low bits also drive the random numbers, which does no harm.
+        let seed = self.sys.config.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let slot = live[seed as usize / 2 % live.len()];
+        let warps = self.blocks[slot].as_ref().map_or(1, |b| b.warps.len());
+        Some((slot, (seed % 2 == 0).then_some(seed as usize / 64 % warps)))
+    }
+
+    /// Would this pick run the victim?
+    fn starves(&self, (victim, warp): (usize, Option<usize>), slot: usize, pick: usize) -> bool {
+        let warps = self.blocks[slot].as_ref().map_or(1, |b| b.warps.len());
+        slot == victim && warp.is_none_or(|w| w == pick % warps)
     }
 
     /// Nothing moved in a whole pass.

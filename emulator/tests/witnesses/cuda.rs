@@ -23,7 +23,7 @@ fn longs(bytes: &[u8]) -> Vec<u64> {
 }
 
 #[test]
-fn gemm_with_a_cp_async_pipeline() {
+pub fn gemm_with_a_cp_async_pipeline() {
     let (m, n, k) = (128, 192, 160);
     for config in machines() {
         for values in [Values::Integers, Values::Normal] {

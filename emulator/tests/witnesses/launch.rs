@@ -60,6 +60,7 @@ impl Host {
     pub fn new(config: MachineConfig, file: &str) -> Host {
         let path = data(file);
         let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let text = crate::mutations::broken(&text);
         let ir = Arc::new(ir::Module::parse(file, &text).unwrap_or_else(|e| panic!("{e}")));
         let mut machine = Machine::new(config);
         let module = machine.load_module(0, ir.clone()).unwrap();
@@ -102,6 +103,7 @@ impl Host {
             .launch(self.stream, self.module, entry, &launch)
             .unwrap_or_else(|e| panic!("{entry}: {e}"));
         self.machine.synchronize(self.stream).unwrap_or_else(|fault| panic!("{entry}: {fault}"));
+        crate::mutations::advised(self.machine.advice().len());
         assert!(self.machine.reports().is_empty(), "{entry}: {}", self.machine.reports()[0]);
     }
 }

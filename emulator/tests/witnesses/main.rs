@@ -9,4 +9,5 @@
 mod arith;
 mod cuda;
 mod launch;
+mod mutations;
 mod triton;

@@ -136,7 +136,7 @@ const FP8: f64 = 1.0 / 256.0;
 const WIDE: f64 = 1.0 / (1 << 16) as f64;
 
 #[test]
-fn matmul_e4m3() {
+pub fn matmul_e4m3() {
     let (tile, shape) = ([128, 128, 128], [256, 128, 384]);
     matmul(Matmul {
         file: "matmul_e4m3",
@@ -164,7 +164,7 @@ fn matmul_e5m2() {
 }
 
 #[test]
-fn matmul_e4m3_through_host_tensor_maps() {
+pub fn matmul_e4m3_through_host_tensor_maps() {
     let (tile, shape, by) = ([128, 128, 128], [256, 128, 512], By::Maps);
     matmul(Matmul {
         file: "matmul_e4m3_tma",

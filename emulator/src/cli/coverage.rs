@@ -5,23 +5,7 @@ use std::process::ExitCode;
 
 use hadal_emulator::coverage::{self, Suite};
 
-/// A JSON string.
-fn quoted(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            c if (c as u32) < 0x20 => out.push_str(&format!("\\u{:04x}", c as u32)),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
-}
-
-fn array(items: impl Iterator<Item = String>) -> String {
-    format!("[{}]", items.collect::<Vec<_>>().join(", "))
-}
+use super::json::{array, quoted};
 
 /// Runs every case, lists what is missing.
 pub fn run(arguments: &[String]) -> Result<ExitCode, String> {

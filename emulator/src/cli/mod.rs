@@ -5,12 +5,19 @@
 
 mod coverage;
 mod exec;
+mod json;
+mod kernel;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: hadal-emulator COMMAND …
 
+  run FILE.ptx [OPTION …]
+        run a kernel once; print its outputs and what it did
+  check FILE.ptx [OPTION …]
+        run it under many schedules with every check; print what is wrong with it
+        `hadal-emulator help run` lists the options of both
   coverage FILE [--isa DIR] [--json]
         run the instruction tests and list which forms of FILE (one a line) none of them covers
   exec -- PROGRAM [ARGUMENT …]
@@ -27,6 +34,12 @@ pub fn run(arguments: Vec<String>) -> ExitCode {
     let result = match command {
         "coverage" => coverage::run(rest),
         "exec" => exec::run(rest),
+        "run" => kernel::run(rest),
+        "check" => kernel::check(rest),
+        "help" | "--help" | "-h" if rest.first().is_some_and(|about| about == "run" || about == "check") => {
+            print!("{}", kernel::OPTIONS);
+            return ExitCode::SUCCESS;
+        }
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

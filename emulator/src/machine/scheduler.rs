@@ -101,7 +101,7 @@ impl Machine {
         let seed = self.sys.config.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let slot = live[seed as usize / 2 % live.len()];
         let warps = self.blocks[slot].as_ref().map_or(1, |b| b.warps.len());
-        Some((slot, (seed % 2 == 0).then_some(seed as usize / 64 % warps)))
+        Some((slot, seed.is_multiple_of(2).then_some(seed as usize / 64 % warps)))
     }
 
     /// Would this pick run the victim?

@@ -179,6 +179,24 @@ fn a_race_is_shown_with_both_parties_and_the_command_that_shows_it_again() {
 }
 
 #[test]
+fn the_readme_shows_what_the_command_says() {
+    let readme = include_str!("../README.md");
+    let sum = include_str!("data/sum.ptx");
+    let mended = sum.replace("    setp.ne.u32 p, i, 0;", "    bar.sync 0;\n    setp.ne.u32 p, i, 0;");
+    for (code, ptx, how) in [(1, sum, "check"), (0, &mended, "check"), (0, &mended, "run")] {
+        let arguments = format!("{how} sum.ptx --arg out:f32:1 --arg buf:f32:0..64");
+        let (got, mut out, _) = command("readme", &[("sum.ptx", ptx)], &arguments);
+        assert_eq!(got, code, "{out}");
+        let mut pipe = "";
+        if how == "run" {
+            out = out.lines().take(3).map(|line| format!("{line}\n")).collect();
+            pipe = " | head -n 3";
+        }
+        says(readme, &[&format!("$ hadal-emulator {arguments}{pipe}\n{out}")]);
+    }
+}
+
+#[test]
 fn a_result_that_depends_on_order_is_a_finding() {
     let files = [("tickets.ptx", TICKETS)];
     let arguments = "check tickets.ptx --grid 8 --block 1 --arg out:u32:8 --arg zero:4";
@@ -267,7 +285,7 @@ fn a_wrong_command_line_is_said_and_nothing_runs() {
         ("run scale.ptx --grid", "--grid: a value is missing"),
         ("run scale.ptx --grid 1,2,3,4", "X,Y,Z at most"),
         ("run scale.ptx --block many", "--block: `many` is no number"),
-        ("run scale.ptx --schedule fair", "expected round-robin or random"),
+        ("run scale.ptx --schedule fair", "expected round-robin, random or starve"),
         ("run scale.ptx --device h1000", "no `h1000`"),
         ("run scale.ptx --arg u32:-1", "--arg u32:-1: `-1` is no u32"),
         ("run scale.ptx --arg f33:1", "no kind of argument `f33`"),

@@ -188,7 +188,8 @@ impl Options {
                 self.schedule = Some(match value {
                     "round-robin" => Schedule::RoundRobin,
                     "random" => Schedule::Random,
-                    _ => return Err(one_of("round-robin or random")),
+                    "starve" => Schedule::Starve,
+                    _ => return Err(one_of("round-robin, random or starve")),
                 });
             }
             "--completion" => {
@@ -213,10 +214,16 @@ impl Options {
 
     /// The way of the `nth` execution: for `run` the plain one, for `check` one of many.
     pub fn way(&self, nth: u64, many: bool) -> Way {
-        let turn = [Completion::Latest, Completion::Random, Completion::Eager];
+        let (schedule, completion) = match many {
+            false => (Schedule::RoundRobin, Completion::Latest),
+            true => (
+                if nth % 4 == 3 { Schedule::Starve } else { Schedule::Random },
+                [Completion::Latest, Completion::Random, Completion::Eager][(nth % 3) as usize],
+            ),
+        };
         Way {
-            schedule: self.schedule.unwrap_or(if many { Schedule::Random } else { Schedule::RoundRobin }),
-            completion: self.completion.unwrap_or(turn[if many { (nth % 3) as usize } else { 0 }]),
+            schedule: self.schedule.unwrap_or(schedule),
+            completion: self.completion.unwrap_or(completion),
             seed: self.seed.wrapping_add(nth),
         }
     }
@@ -234,7 +241,8 @@ impl Options {
         }
         let schedule = match way.schedule {
             Schedule::RoundRobin => "round-robin",
-            _ => "random",
+            Schedule::Random => "random",
+            Schedule::Starve => "starve",
         };
         let completion = match way.completion {
             Completion::Eager => "eager",

@@ -100,7 +100,7 @@ impl Type {
                 // Rounded once.
                 return Ok(text.parse::<f32>().map_err(|_| wrong())?.to_le_bytes().to_vec());
             }
-            return Ok(self.from_f64(text.parse().map_err(|_| wrong())?));
+            return Ok(self.round(text.parse().map_err(|_| wrong())?));
         }
         let value: i128 = text.parse().map_err(|_| wrong())?;
         let bits = 8 * size as u32;
@@ -115,7 +115,7 @@ impl Type {
         Ok(value.to_le_bytes()[..size].to_vec())
     }
 
-    fn from_f64(self, value: f64) -> Vec<u8> {
+    fn round(self, value: f64) -> Vec<u8> {
         let (round, clamp) = (Rounding::Nearest, Clamp::NONE);
         let single = value as f32;
         match self {
@@ -188,7 +188,7 @@ impl Type {
             z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             z ^= z >> 31;
             if self.is_float() {
-                bytes.extend(self.from_f64((z >> 11) as f64 / (1_u64 << 52) as f64 - 1.0));
+                bytes.extend(self.round((z >> 11) as f64 / (1_u64 << 52) as f64 - 1.0));
             } else {
                 bytes.extend(&z.to_le_bytes()[..self.bytes()]);
             }

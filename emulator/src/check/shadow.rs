@@ -482,14 +482,14 @@ impl Pages {
         let to = from.saturating_add(len);
         let mut at = from;
         while at < to {
-            let end = to.min((at / PAGE + 1) * PAGE);
+            let end = to.min((at / PAGE + 1).saturating_mul(PAGE));
             let page = self
                 .pages
                 .entry(at / PAGE)
                 .or_insert_with(|| Box::new([Cell::EMPTY; (PAGE / CELL) as usize]));
             while at < end {
                 let base = at / CELL * CELL;
-                let stop = end.min(base + CELL);
+                let stop = end.min(base.saturating_add(CELL));
                 let cell = &mut page[(base % PAGE / CELL) as usize];
                 self.pool
                     .access(cell, CELL, (at - base, stop - base), new, write, judge)

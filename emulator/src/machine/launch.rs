@@ -142,8 +142,8 @@ pub(crate) fn prepare(
         return Err(invalid("grid", "1 to 2147483647 × 65535 × 65535 blocks", launch.grid));
     }
     let [bx, by, bz] = launch.block;
-    let threads = bx as u64 * by as u64 * bz as u64;
-    if threads == 0 || bz > 64 || threads > config.threads_per_block as u64 {
+    let threads = bx as u128 * by as u128 * bz as u128;
+    if threads == 0 || bz > 64 || threads > config.threads_per_block as u128 {
         let expected = format!("1 to {} threads, at most 64 in z", config.threads_per_block);
         return Err(invalid("block", expected, launch.block));
     }
@@ -154,7 +154,7 @@ pub(crate) fn prepare(
         return Err(invalid("block", format!("{required:?}, as .reqntid says"), launch.block));
     }
     if let Some(max) = kernel.maxntid
-        && threads > max.iter().map(|d| (*d).max(1)).product()
+        && threads as u128 > max.iter().map(|d| (*d).max(1) as u128).product()
     {
         return Err(invalid("block", format!("at most {max:?}, as .maxntid says"), launch.block));
     }
@@ -168,10 +168,11 @@ pub(crate) fn prepare(
     }
     let explicit = launch.cluster.or(kernel.cluster);
     let cluster = explicit.unwrap_or([1; 3]).map(|d| d.max(1));
-    let cluster_size: u64 = cluster.iter().map(|d| *d as u64).product();
+    let cluster_size: u128 = cluster.iter().map(|d| *d as u128).product();
     if cluster_size > 16 {
         return Err(invalid("cluster", "at most 16 blocks", cluster));
     }
+    let cluster_size = cluster_size as u64;
     if (0..3).any(|d| !launch.grid[d].is_multiple_of(cluster[d])) {
         return Err(invalid("grid", format!("a multiple of the cluster {cluster:?}"), launch.grid));
     }

@@ -296,7 +296,9 @@ fn changes(code: &str) -> Vec<(String, String)> {
 fn mutants(kernel: &Kernel) -> Vec<Mutant> {
     let lines: Vec<&str> = kernel.ptx.lines().collect();
     // Copies of one template line, made by one chain of includes and macro calls, change together.
-    let mut groups: Vec<(Vec<(String, u32)>, Vec<usize>)> = Vec::new();
+    /// Template lines, innermost first, and the PTX lines they made.
+    type Group = (Vec<(String, u32)>, Vec<usize>);
+    let mut groups: Vec<Group> = Vec::new();
     for (i, line) in lines.iter().enumerate() {
         let code = line.split("//").next().unwrap_or_default();
         if changes(code).is_empty() {

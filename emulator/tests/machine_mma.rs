@@ -234,7 +234,7 @@ fn fp8_is_two_chained_f16_products() {
     let b = pack(8, 2, |_, _| e4m3(1));
     let addend = |value: f32| vec![vec![value.to_bits(); 4]; 32];
     let run = |value: f32| f32::from_bits(mma(form, &a, &b, &addend(value), 4)[0][0]);
-    assert_eq!(run(0.0), 256.007_812_5);
+    assert_eq!(run(0.0), 256.0 + 1.0 / 128.0);
     // 2^24 + 256.0078125: the neighbours are 2 apart, 2^24 + 256 is nearest.
     assert_eq!(run(16_777_216.0), 16_777_472.0);
     // 2^32 + 256.0078 is just above halfway between neighbours 512 apart: to nearest goes up, truncation would not.

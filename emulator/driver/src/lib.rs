@@ -1,9 +1,9 @@
 //! The CUDA driver's C interface on the emulator, so that programs written for a GPU run on the CPU as they are.
 //!
 //! A program that opens `libcuda.so.1` finds this library instead when it is started by `hadal-emulator exec -- PROGRAM`.
-//! One emulated machine serves the process; [`settings`] lists what the environment may choose. Kernels come as PTX, which
+//! One emulated machine serves the process; `settings` lists what the environment may choose. Kernels come as PTX, which
 //! is what the machine runs; machine code (a cubin) is refused, unless its PTX lies beside it in a folder named by
-//! `HADAL_EMULATOR_PTX` (see [`image`]).
+//! `HADAL_EMULATOR_PTX` (see `image`).
 //!
 //! The machine runs on the calling thread and only inside calls that wait, so every launch is checked at once and runs
 //! later. What a kernel does wrong is printed once, in full, on standard error, and comes back as the error code a GPU

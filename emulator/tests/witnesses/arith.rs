@@ -103,7 +103,7 @@ impl Format {
         let low = (word & ((1 << fraction) - 1)) as f64;
         let special = field == (1 << exponent) - 1 && self != Format::E4M3;
         assert!(
-            !special && !(self == Format::E4M3 && word & 0x7f == 0x7f),
+            !(special || self == Format::E4M3 && word & 0x7f == 0x7f),
             "{word:#x} of {self:?} is no number"
         );
         let size = if field == 0 {

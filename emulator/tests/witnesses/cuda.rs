@@ -105,7 +105,8 @@ fn compaction_by_ballots() {
         let mut want: Vec<i32> = x.iter().copied().filter(|x| x % 3 == 0).collect();
         assert_eq!(ints(&host.get(count, 4)), [want.len() as i32]);
         let mut got = ints(&host.get(kept, want.len() * 4));
-        (got.sort(), want.sort());
+        got.sort();
+        want.sort();
         assert_eq!(got, want);
     }
 }

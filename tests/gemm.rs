@@ -12,7 +12,7 @@ use hadal::gemm::{Args, Options, Plan, Shape, reference};
 use hadal::kernel::table::TABLE;
 use hadal::{DType, Device, E4M3, Element, Stream, bf16};
 use proptest::prelude::*;
-use support::{Data, MACHINES, Random, assert_clean, cases, device, device_of};
+use support::{Data, MACHINES, Random, assert_clean, cases, device, device_at_random, device_of, schedules};
 
 /// Where a matrix lies in its allocation: elements before it, and from row to row beyond its width.
 #[derive(Debug, Clone, Copy, Default)]
@@ -186,6 +186,19 @@ fn every_row_forced() {
         };
         for which in 0..MACHINES {
             let (device, stream) = device_of(which, seed as u64);
+            assert_eq!(check(&device, &stream, &case), name);
+        }
+    }
+}
+
+#[test]
+#[ignore = "long: .ci/run tries 20 schedules a kernel, .ci/full 100"]
+fn every_row_under_many_schedules() {
+    for (name, output, tile) in rows() {
+        let shape = [tile.0 + 9, tile.1 + 8, 528];
+        for seed in 0..schedules() {
+            let case = Case { tile: Some(tile), sms: 2, data: Data::Wide, seed, ..Case::new(shape, output) };
+            let (device, stream) = device_at_random(seed);
             assert_eq!(check(&device, &stream, &case), name);
         }
     }

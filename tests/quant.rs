@@ -8,7 +8,7 @@ mod support;
 use hadal::quant::{Args, Options, Plan, Shape, m_major_stride, reference};
 use hadal::{DType, Device, E4M3, Element, Stream, bf16, f16, gemm};
 use proptest::prelude::*;
-use support::{MACHINES, Random, assert_clean, cases, device, device_of};
+use support::{MACHINES, Random, assert_clean, cases, device, device_at_random, device_of, schedules};
 
 /// A type a quantiser reads.
 trait Input: Element {
@@ -189,6 +189,19 @@ fn every_row_forced() {
                 let (device, stream) = device_of(which, 1);
                 let kernel = check(&device, &stream, &Case::new(130, 264, input, weights));
                 assert_eq!(kernel, format!("hadal_quantize_{name}_e4m3_{group}_sm90a"));
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "long: .ci/run tries 20 schedules a kernel, .ci/full 100"]
+fn every_row_under_many_schedules() {
+    for input in [DType::BF16, DType::F16, DType::F32] {
+        for weights in [false, true] {
+            for seed in 0..schedules() {
+                let (device, stream) = device_at_random(seed);
+                check(&device, &stream, &Case::new(130, 264, input, weights));
             }
         }
     }

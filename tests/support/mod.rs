@@ -275,6 +275,16 @@ pub fn device_of(which: usize, seed: u64) -> (Device, Stream) {
     (device, stream)
 }
 
+/// Random schedules each kernel goes through in the long tests; `HADAL_SCHEDULES` overrides.
+pub fn schedules() -> u64 {
+    std::env::var("HADAL_SCHEDULES").ok().and_then(|count| count.parse().ok()).unwrap_or(20)
+}
+
+/// [`device_of`] a machine with random schedule and completion, on either placement.
+pub fn device_at_random(seed: u64) -> (Device, Stream) {
+    device_of(5 + 6 * (seed as usize % 2), seed)
+}
+
 /// [`device_of`] a machine that `choice` picks.
 pub fn device(choice: u64) -> (Device, Stream) {
     let mut random = Random(choice);

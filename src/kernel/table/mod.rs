@@ -2,13 +2,16 @@
 //!
 //! A row is one entry point: the template it is rendered from, the constants given to the template, and what a launch
 //! needs. `build.rs` renders and checks every row, the families look rows up by name, the tests refuse a row that no test
-//! forces or that has no reference. Adding a kernel means adding a row; nothing else lists kernels.
+//! forces or that has no reference. Adding a kernel means adding a row to its family's part; nothing else lists kernels.
 //!
 //! Names are `hadal_<op>_<types>_<variant>_<tile>_<arch>`, architecture last. Plain data, standard library only: `build.rs`
-//! includes this file by path.
+//! includes this module by path.
 //!
 //! Limits are those of an H100: 232,448 bytes of shared memory a block may have, 228 KiB an SM has (each resident block
 //! costs 1 KiB more than it asks for), 65,536 registers an SM.
+
+mod gemm;
+mod quant;
 
 /// A template constant. Only integers and strings: anything else has no one obvious spelling in PTX.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,7 +54,7 @@ impl ParamKind {
 }
 
 /// One kernel.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct KernelRow {
     /// Entry name, unique.
     pub name: &'static str,
@@ -132,101 +135,30 @@ pub fn row(name: &str) -> Option<&'static KernelRow> {
     TABLE.iter().find(|row| row.name == name)
 }
 
-/// Dynamic shared memory of `gemm_fp8.ptx`: the ring (A, B, A's scales, B's scale, two barriers a stage) and one D tile.
-const fn gemm_shared(block_m: u32, block_n: u32, stages: u32, out_bytes: u32) -> u32 {
-    let stage = (block_m + block_n) * 128 + block_m * 4 + 8 + 2 * 8;
-    let bytes = stages * stage + block_m * block_n * out_bytes;
-    bytes.next_multiple_of(128)
-}
+/// The families' parts, in the order of [`TABLE`].
+const PARTS: &[&[KernelRow]] = &[gemm::ROWS, quant::ROWS];
 
-const GEMM_PARAMS: &[(&str, ParamKind)] = &[
-    ("map_a", ParamKind::TensorMap),
-    ("map_b", ParamKind::TensorMap),
-    ("map_a_scales", ParamKind::TensorMap),
-    ("map_d", ParamKind::TensorMap),
-    ("b_scales", ParamKind::U64),
-    ("m", ParamKind::U32),
-    ("n", ParamKind::U32),
-    ("k", ParamKind::U32),
-    ("b_scales_stride", ParamKind::U32),
-    ("group", ParamKind::U32),
-];
-
-/// A dense FP8 GEMM: tile, stages, output type and its bytes, threads, launch registers, registers per warpgroup.
-macro_rules! gemm {
-    ($block_m:literal x $block_n:literal, $stages:literal stages, $out:literal: $out_bytes:literal,
-     $threads:literal threads, $registers:literal registers, $warpgroups:expr) => {
-        KernelRow {
-            name: concat!("hadal_gemm_e4m3_", $out, "_dense_m", $block_m, "n", $block_n, "_sm90a"),
-            family: "gemm",
-            template: "gemm_fp8.ptx",
-            constants: &[
-                ("BLOCK_M", Value::Int($block_m)),
-                ("BLOCK_N", Value::Int($block_n)),
-                ("STAGES", Value::Int($stages)),
-                ("OUT", Value::Str($out)),
-                ("BOUNDED_WAITS", Value::Int(0)),
-            ],
-            threads: $threads,
-            cluster: 1,
-            dynamic_shared: gemm_shared($block_m, $block_n, $stages, $out_bytes),
-            registers: $registers,
-            warpgroup_registers: $warpgroups,
-            arch: "sm_90a",
-            params: GEMM_PARAMS,
-            reference: "src/gemm/reference.rs",
-            test: "tests/gemm.rs::every_row_forced",
-        }
-    };
-}
-
-const QUANTIZE_PARAMS: &[(&str, ParamKind)] = &[
-    ("x", ParamKind::U64),
-    ("q", ParamKind::U64),
-    ("scales", ParamKind::U64),
-    ("rows", ParamKind::U32),
-    ("cols", ParamKind::U32),
-    ("x_stride", ParamKind::U64),
-    ("q_stride", ParamKind::U64),
-    ("scale_row_stride", ParamKind::U64),
-    ("scale_group_stride", ParamKind::U64),
-    ("power_of_two", ParamKind::U32),
-];
-
-/// A quantiser to E4M3: input type, rows that share a scale.
-macro_rules! quantize {
-    ($in:literal, $group_rows:literal) => {
-        KernelRow {
-            name: concat!("hadal_quantize_", $in, "_e4m3_", $group_rows, "x128_sm90a"),
-            family: "quant",
-            template: "quantize_fp8.ptx",
-            constants: &[("IN", Value::Str($in)), ("GROUP_ROWS", Value::Int($group_rows))],
-            threads: 256,
-            cluster: 1,
-            dynamic_shared: 0,
-            registers: 64,
-            warpgroup_registers: &[],
-            arch: "sm_90a",
-            params: QUANTIZE_PARAMS,
-            reference: "src/quant/reference.rs",
-            test: "tests/quant.rs::every_row_forced",
-        }
-    };
-}
+const COUNT: usize = {
+    let (mut count, mut part) = (0, 0);
+    while part < PARTS.len() {
+        count += PARTS[part].len();
+        part += 1;
+    }
+    count
+};
 
 /// Every kernel of the library.
-pub static TABLE: &[KernelRow] = &[
-    gemm!(64 x 64, 8 stages, "bf16": 2, 256 threads, 168 registers, &[232, 40]),
-    gemm!(64 x 64, 8 stages, "f32": 4, 256 threads, 168 registers, &[232, 40]),
-    gemm!(64 x 128, 6 stages, "bf16": 2, 256 threads, 168 registers, &[232, 40]),
-    gemm!(64 x 128, 6 stages, "f32": 4, 256 threads, 168 registers, &[232, 40]),
-    gemm!(128 x 128, 5 stages, "bf16": 2, 384 threads, 168 registers, &[232, 232, 40]),
-    gemm!(128 x 128, 4 stages, "f32": 4, 384 threads, 168 registers, &[232, 232, 40]),
-    gemm!(256 x 128, 3 stages, "bf16": 2, 384 threads, 168 registers, &[232, 232, 40]),
-    quantize!("bf16", 1),
-    quantize!("f16", 1),
-    quantize!("f32", 1),
-    quantize!("bf16", 128),
-    quantize!("f16", 128),
-    quantize!("f32", 128),
-];
+pub static TABLE: &[KernelRow] = &{
+    let mut all = [PARTS[0][0]; COUNT];
+    let (mut at, mut part) = (0, 0);
+    while part < PARTS.len() {
+        let mut row = 0;
+        while row < PARTS[part].len() {
+            all[at] = PARTS[part][row];
+            at += 1;
+            row += 1;
+        }
+        part += 1;
+    }
+    all
+};

@@ -1,0 +1,166 @@
+//! Breaks every shipped kernel on purpose: each fence, wait, arrival, commit, expectation, `setmaxnreg`, `griddepcontrol` and
+//! barrier is deleted in turn, and weakened where there is a weaker form. The emulator has to notice: by a finding, by advice,
+//! by a wrong result, by a deadlock, or by an overlap of two launches that is gone.
+//!
+//! A mutant is one instruction of a template: all its copies in unrolled loops change together. Each runs twice in a row, as
+//! programmatic launches that write the same output, on a shape with several tiles per block and more blocks of K than the ring
+//! has stages, under a few schedules, completion orders and seeds; its results are compared with the unbroken kernel's.
+//!
+//! `a_sample_is_noticed` runs with every `cargo test`; `every_mutant_of_every_kernel` is for `.ci/run`. Mutants known to survive are
+//! listed with the reason in the family's file.
+
+#![cfg(feature = "emulator")]
+
+mod gemm;
+mod mutate;
+mod quant;
+mod setup;
+
+use std::sync::Arc;
+
+use hadal::emulator::tensor::Mode;
+use hadal::emulator::{Completion, DeviceConfig, Machine, MachineConfig, Schedule, SharedPlacement, ir};
+use hadal::kernel::{self, Kernel};
+
+use mutate::{Mutant, mutants};
+use setup::{Setup, Survivor};
+
+/// Ways to run a mutant, cheapest first.
+const MACHINES: [(Schedule, Completion, u64); 6] = [
+    (Schedule::RoundRobin, Completion::Latest, 0),
+    (Schedule::RoundRobin, Completion::Eager, 0),
+    (Schedule::Random, Completion::Random, 1),
+    (Schedule::Random, Completion::Latest, 2),
+    (Schedule::Random, Completion::Eager, 3),
+    (Schedule::Random, Completion::Random, 4),
+];
+
+/// What a run left behind.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    outputs: Vec<Vec<u8>>,
+    advice: usize,
+    resident: u32,
+}
+
+/// How a family sets its kernels up, and its survivors.
+fn family(kernel: &Kernel) -> (fn(&Kernel, &mut Machine) -> Setup, &'static [Survivor]) {
+    match kernel.row.family {
+        "gemm" => (gemm::setup, gemm::SURVIVORS),
+        "quant" => (quant::setup, quant::SURVIVORS),
+        other => panic!("no mutants of family {other}"),
+    }
+}
+
+/// Runs a kernel, or a mutant of it, twice in a row. `Err`: what stopped it.
+fn run(kernel: &Kernel, text: &str, which: (Schedule, Completion, u64)) -> Result<Outcome, String> {
+    let mut device = DeviceConfig::h100();
+    device.sms = 3;
+    let mut machine = Machine::new(MachineConfig {
+        devices: vec![device; 2],
+        tensor_mode: Mode::Fast,
+        schedule: which.0,
+        completion: which.1,
+        seed: which.2,
+        shared_placement: SharedPlacement::Driver,
+        instruction_limit: Some(20_000_000),
+        ..MachineConfig::default()
+    });
+    let setup = family(kernel).0(kernel, &mut machine);
+    let mut module = ir::Module::parse(kernel.row.name, text).map_err(|e| e.to_string())?;
+    for entry in &mut module.kernels {
+        entry.param_bytes = setup.launches[0].1.params.len() as u32;
+    }
+    let module = Arc::new(module);
+    let mut streams = Vec::new();
+    for device in 0..2 {
+        let id = machine.load_module(device, module.clone()).map_err(|e| e.to_string())?;
+        streams.push((machine.create_stream(device), id));
+    }
+    for (device, launch) in setup.launches.iter().chain(&setup.launches) {
+        let (stream, id) = streams[*device];
+        machine.launch(stream, id, kernel.row.name, launch).map_err(|e| e.to_string())?;
+    }
+    for (stream, _) in streams {
+        machine.synchronize(stream).map_err(|f| f.report.class.to_string())?;
+    }
+    let read = |&(address, len): &(u64, usize)| {
+        let mut bytes = vec![0; len];
+        machine.read(address, &mut bytes).unwrap();
+        bytes
+    };
+    let outputs = setup.outputs.iter().map(read).collect();
+    let resident = machine.counters(0).max_resident_blocks;
+    Ok(Outcome { outputs, advice: machine.advice().len(), resident })
+}
+
+/// How a mutant was noticed, if it was.
+fn noticed(kernel: &Kernel, mutant: &Mutant, goods: &[Outcome]) -> Option<String> {
+    for (which, good) in MACHINES.into_iter().zip(goods) {
+        match run(kernel, &mutant.text, which) {
+            Err(finding) => return Some(finding),
+            Ok(outcome) if outcome.outputs != good.outputs => return Some("wrong result".into()),
+            Ok(outcome) if outcome.advice > good.advice => return Some("advice".into()),
+            Ok(outcome) if outcome.resident < good.resident => return Some("lost overlap".into()),
+            Ok(_) => {}
+        }
+    }
+    None
+}
+
+/// Tries the mutants of some kernels; says how many there were, and the survivors nobody expected.
+fn score(kernels: &[&Kernel], pick: impl Fn(usize) -> bool) -> (usize, usize, Vec<String>) {
+    let (mut total, mut survived, mut surprises) = (0, 0, Vec::new());
+    for kernel in kernels {
+        let good = run(kernel, kernel.ptx, MACHINES[0]).unwrap();
+        let goods = MACHINES.map(|which| {
+            let again = run(kernel, kernel.ptx, which).unwrap();
+            assert_eq!(again.outputs, good.outputs, "{} under {which:?}", kernel.row.name);
+            println!("{} {which:?}: {} blocks resident", kernel.row.name, again.resident);
+            again
+        });
+        for (_, mutant) in mutants(kernel).iter().enumerate().filter(|(i, _)| pick(*i)) {
+            total += 1;
+            let how = noticed(kernel, mutant, &goods);
+            println!(
+                "{}: {} {}: {}",
+                kernel.row.name,
+                mutant.line,
+                mutant.change,
+                how.as_deref().unwrap_or("SURVIVED")
+            );
+            if how.is_some() {
+                continue;
+            }
+            survived += 1;
+            let survivors = family(kernel).1;
+            let known = survivors
+                .iter()
+                .any(|(line, change, _)| mutant.line.contains(line) && mutant.change == *change);
+            if !known {
+                surprises.push(format!("{}: {} {}", kernel.row.name, mutant.line, mutant.change));
+            }
+        }
+    }
+    (total, survived, surprises)
+}
+
+#[test]
+fn a_sample_is_noticed() {
+    let small = ["hadal_gemm_e4m3_bf16_dense_m64n64_sm90a", "hadal_quantize_bf16_e4m3_128x128_sm90a"];
+    let kernels: Vec<&Kernel> = small.iter().map(|name| kernel::find(name).unwrap()).collect();
+    let (total, survived, surprises) = score(&kernels, |_| true);
+    println!("{} of {total} noticed", total - survived);
+    assert_eq!(surprises, Vec::<String>::new());
+    assert!(total > 40, "{total} mutants");
+}
+
+#[test]
+#[ignore = "half a minute of broken kernels: run by .ci/run"]
+fn every_mutant_of_every_kernel() {
+    let kernels: Vec<&Kernel> = kernel::all().iter().collect();
+    let (total, survived, surprises) = score(&kernels, |_| true);
+    println!("{} of {total} noticed", total - survived);
+    assert_eq!(surprises, Vec::<String>::new());
+    assert!(survived * 20 <= total, "{survived} of {total} mutants survive");
+}

@@ -1,0 +1,81 @@
+//! What a family says of its kernels: operands, launches, outputs; and what the families share to say it.
+
+use hadal::emulator::tma::{DataType, Interleave, L2Promotion, OobFill, Swizzle, TensorMap, Tiled};
+use hadal::emulator::{Launch, Machine};
+use hadal::kernel::table::KernelRow;
+
+/// A mutant that nothing can notice: what the mutated line holds, what is done to it, and why.
+pub type Survivor = (&'static str, &'static str, &'static str);
+
+/// Launches with their operands in place.
+pub struct Setup {
+    /// Device and launch; those of one device go to one stream in this order, twice over.
+    pub launches: Vec<(usize, Launch)>,
+    /// Address and bytes of what is compared with the unbroken kernel's.
+    pub outputs: Vec<(u64, usize)>,
+}
+
+impl Setup {
+    /// One programmatic launch of `grid` blocks on device 0 with one output.
+    pub fn one(row: &KernelRow, grid: u32, mut params: Vec<u8>, output: (u64, usize)) -> Setup {
+        params.resize(row.param_layout().1, 0);
+        let launch = Launch {
+            grid: [grid, 1, 1],
+            block: [row.threads, 1, 1],
+            dynamic_shared: row.dynamic_shared,
+            params,
+            programmatic: true,
+            ..Launch::default()
+        };
+        Setup { launches: vec![(0, launch)], outputs: vec![output] }
+    }
+}
+
+/// Memory of device 0 that holds `bytes`.
+pub fn put(machine: &mut Machine, bytes: Vec<u8>) -> u64 {
+    let address = machine.alloc(0, bytes.len() as u64, 1024).unwrap();
+    machine.write(address, &bytes).unwrap();
+    address
+}
+
+/// Bytes that look like data: finite E4M3 codes, or finite BF16, F16 and F32.
+pub fn bytes(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    (0..len)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            // Exponents around one in every type that reads this.
+            0x38 + (state >> 60) as u8 % 8 + ((state >> 40) as u8 & 0x80)
+        })
+        .collect()
+}
+
+/// Ones, and a little more.
+pub fn floats(len: usize) -> Vec<u8> {
+    (0..len).flat_map(|i| (1.0 + (i % 7) as f32 * 0.25).to_le_bytes()).collect()
+}
+
+/// A tensor map of two dimensions.
+pub fn map(
+    data_type: DataType,
+    address: u64,
+    [cols, rows]: [usize; 2],
+    pitch: usize,
+    boxed: [usize; 2],
+    swizzle: Swizzle,
+) -> Vec<u8> {
+    let map = TensorMap::new(&Tiled {
+        data_type,
+        address,
+        dims: &[cols as u64, rows as u64],
+        strides: &[pitch as u64],
+        box_dims: &boxed.map(|b| b as u32),
+        element_strides: &[1, 1],
+        interleave: Interleave::None,
+        swizzle,
+        l2_promotion: L2Promotion::B256,
+        oob_fill: OobFill::Zero,
+    })
+    .unwrap();
+    map.encode().iter().flat_map(|w| w.to_le_bytes()).collect()
+}

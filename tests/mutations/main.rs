@@ -44,10 +44,15 @@ struct Outcome {
 }
 
 /// How a family sets its kernels up, and its survivors.
-fn family(kernel: &Kernel) -> (fn(&Kernel, &mut Machine) -> Setup, &'static [Survivor]) {
+struct Family {
+    setup: fn(&Kernel, &mut Machine) -> Setup,
+    survivors: &'static [Survivor],
+}
+
+fn family(kernel: &Kernel) -> Family {
     match kernel.row.family {
-        "gemm" => (gemm::setup, gemm::SURVIVORS),
-        "quant" => (quant::setup, quant::SURVIVORS),
+        "gemm" => Family { setup: gemm::setup, survivors: gemm::SURVIVORS },
+        "quant" => Family { setup: quant::setup, survivors: quant::SURVIVORS },
         other => panic!("no mutants of family {other}"),
     }
 }
@@ -66,7 +71,7 @@ fn run(kernel: &Kernel, text: &str, which: (Schedule, Completion, u64)) -> Resul
         instruction_limit: Some(20_000_000),
         ..MachineConfig::default()
     });
-    let setup = family(kernel).0(kernel, &mut machine);
+    let setup = (family(kernel).setup)(kernel, &mut machine);
     let mut module = ir::Module::parse(kernel.row.name, text).map_err(|e| e.to_string())?;
     for entry in &mut module.kernels {
         entry.param_bytes = setup.launches[0].1.params.len() as u32;
@@ -133,7 +138,7 @@ fn score(kernels: &[&Kernel], pick: impl Fn(usize) -> bool) -> (usize, usize, Ve
                 continue;
             }
             survived += 1;
-            let survivors = family(kernel).1;
+            let survivors = family(kernel).survivors;
             let known = survivors
                 .iter()
                 .any(|(line, change, _)| mutant.line.contains(line) && mutant.change == *change);

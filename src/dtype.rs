@@ -25,6 +25,8 @@ pub enum DType {
     F16,
     /// IEEE single.
     F32,
+    /// Signed 32-bit integer: lengths, indices, page numbers.
+    I32,
 }
 
 impl DType {
@@ -33,7 +35,7 @@ impl DType {
         match self {
             DType::E4M3 | DType::U8 => 1,
             DType::BF16 | DType::F16 => 2,
-            DType::F32 => 4,
+            DType::F32 | DType::I32 => 4,
         }
     }
 
@@ -45,6 +47,7 @@ impl DType {
             DType::BF16 => "bf16",
             DType::F16 => "f16",
             DType::F32 => "f32",
+            DType::I32 => "i32",
         }
     }
 }
@@ -84,6 +87,10 @@ unsafe impl Element for f16 {
 // SAFETY: as above.
 unsafe impl Element for f32 {
     const DTYPE: DType = DType::F32;
+}
+// SAFETY: as above.
+unsafe impl Element for i32 {
+    const DTYPE: DType = DType::I32;
 }
 
 /// The bytes of a slice of elements.

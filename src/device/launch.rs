@@ -68,6 +68,12 @@ impl ParamBuffer {
         self.push(&value.to_le_bytes(), 4)
     }
 
+    /// Appends a `.f32` parameter.
+    #[must_use]
+    pub fn f32(self, value: f32) -> ParamBuffer {
+        self.push(&value.to_le_bytes(), 4)
+    }
+
     /// Appends a `.u64` parameter: a number or an address.
     #[must_use]
     pub fn u64(self, value: u64) -> ParamBuffer {
@@ -124,7 +130,7 @@ mod tests {
 
     #[test]
     fn parameters_sit_at_their_natural_alignment() {
-        let params = ParamBuffer::new().u32(7).u64(9).u32(1).map(&TensorMap([3; 16])).u32(5);
+        let params = ParamBuffer::new().u32(7).u64(9).f32(1.0).map(&TensorMap([3; 16])).u32(5);
         assert_eq!(params.starts().collect::<Vec<_>>(), [0, 8, 16, 64, 192]);
         assert_eq!(params.bytes().len(), 196);
         assert_eq!(params.bytes()[8], 9);

@@ -135,6 +135,7 @@ fn check_params(row: &KernelRow, header: &Statement, problems: &mut Vec<Problem>
             ParamKind::TensorMap => format!(".param .align 64 .b8 {name}[128]"),
             ParamKind::U64 => format!(".param .u64 {name}"),
             ParamKind::U32 => format!(".param .u32 {name}"),
+            ParamKind::F32 => format!(".param .f32 {name}"),
         };
         let right = found.name == name
             && match kind {
@@ -143,6 +144,7 @@ fn check_params(row: &KernelRow, header: &Statement, problems: &mut Vec<Problem>
                 }
                 ParamKind::U64 => matches!(found.kind, ".u64" | ".b64") && found.bytes.is_none(),
                 ParamKind::U32 => matches!(found.kind, ".u32" | ".b32") && found.bytes.is_none(),
+                ParamKind::F32 => found.kind == ".f32" && found.bytes.is_none(),
             };
         if !right {
             let align = found.align.map_or(String::new(), |align| format!(".align {align} "));

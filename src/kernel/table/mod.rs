@@ -31,6 +31,8 @@ pub enum ParamKind {
     U64,
     /// A 32-bit unsigned integer.
     U32,
+    /// An IEEE single.
+    F32,
 }
 
 impl ParamKind {
@@ -39,7 +41,7 @@ impl ParamKind {
         match self {
             Self::TensorMap => 128,
             Self::U64 => 8,
-            Self::U32 => 4,
+            Self::U32 | Self::F32 => 4,
         }
     }
 
@@ -48,7 +50,7 @@ impl ParamKind {
         match self {
             Self::TensorMap => 64,
             Self::U64 => 8,
-            Self::U32 => 4,
+            Self::U32 | Self::F32 => 4,
         }
     }
 }

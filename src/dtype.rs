@@ -25,7 +25,7 @@ pub enum DType {
     F16,
     /// IEEE single.
     F32,
-    /// Signed 32-bit integer: lengths, indices, page numbers.
+    /// Signed 32-bit integer: counts, lengths, offsets, indices, page numbers.
     I32,
 }
 

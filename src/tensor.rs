@@ -324,6 +324,18 @@ impl Layout {
         Ok(())
     }
 
+    /// Row-major or transposed, each element in a place of its own.
+    pub(crate) fn expect_either_major(&self, argument: &'static str) -> Result<()> {
+        let Layout { rows, cols, row_stride, col_stride, .. } = *self;
+        let row_major = (cols <= 1 || col_stride == 1) && (rows <= 1 || row_stride >= cols);
+        let transposed = (rows <= 1 || row_stride == 1) && (cols <= 1 || col_stride >= rows);
+        if row_major || transposed {
+            return Ok(());
+        }
+        let expected = format!("strides [at least {cols}, 1] or [1, at least {rows}]");
+        Err(Error::stride(argument, expected, format_args!("[{row_stride}, {col_stride}]")))
+    }
+
     /// That writing this leaves `other` alone. Rows of one pitch may interleave, as slices of one matrix do.
     pub(crate) fn expect_apart(
         &self,

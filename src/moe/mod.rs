@@ -6,5 +6,7 @@
 //! | module | question |
 //! | --- | --- |
 //! | [`balance`] | which GPU holds which expert, and which experts are held twice, given what was chosen lately |
+//! | [`swiglu`] | what stands between an expert's two matrix products |
 
 pub mod balance;
+pub mod swiglu;

@@ -4,7 +4,7 @@ use crate::device::launch::ParamBuffer;
 use crate::device::{Device, LoadedKernel, Stream};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::tensor::{Layout, Matrix, MatrixMut, Workspace};
+use crate::tensor::{Matrix, MatrixMut, Workspace};
 
 /// Columns of a group.
 const GROUP: usize = 128;
@@ -248,7 +248,7 @@ impl Plan {
         for (argument, layout) in [("x", x), ("q", q)] {
             layout.expect_row_major(argument, 1)?;
         }
-        expect_either_major(scales)?;
+        scales.expect_either_major("scales")?;
         for (argument, layout) in [("x", x), ("q", q), ("scales", scales)] {
             layout.expect_aligned(argument, layout.dtype.size() as u64)?;
         }
@@ -264,18 +264,6 @@ impl Plan {
         }
         Ok((rows, cols))
     }
-}
-
-/// Scales lie row-major or transposed, each element in a place of its own.
-fn expect_either_major(scales: &Layout) -> Result<()> {
-    let Layout { rows, cols, row_stride, col_stride, .. } = *scales;
-    let row_major = (cols <= 1 || col_stride == 1) && (rows <= 1 || row_stride >= cols);
-    let transposed = (rows <= 1 || row_stride == 1) && (cols <= 1 || col_stride >= rows);
-    if row_major || transposed {
-        return Ok(());
-    }
-    let expected = format!("strides [at least {cols}, 1] or [1, at least {rows}]");
-    Err(Error::stride("scales", expected, format_args!("[{row_stride}, {col_stride}]")))
 }
 
 impl std::fmt::Debug for Plan {

@@ -12,6 +12,7 @@
 #![cfg(feature = "emulator")]
 
 mod gemm;
+mod moe;
 mod mutate;
 mod quant;
 mod setup;
@@ -52,6 +53,7 @@ struct Family {
 fn family(kernel: &Kernel) -> Family {
     match kernel.row.family {
         "gemm" => Family { setup: gemm::setup, survivors: gemm::SURVIVORS },
+        "moe" => Family { setup: moe::setup, survivors: moe::SURVIVORS },
         "quant" => Family { setup: quant::setup, survivors: quant::SURVIVORS },
         other => panic!("no mutants of family {other}"),
     }

@@ -1,0 +1,37 @@
+//! The kernels of the mixture of experts.
+
+use hadal::emulator::Machine;
+use hadal::kernel::Kernel;
+
+use super::setup::{Setup, Survivor, bytes, put};
+
+/// Mutants that nothing can notice: none.
+pub const SURVIVORS: &[Survivor] = &[];
+
+/// Operands, and one block: its warps end one by one, and the next launch begins between them.
+pub fn setup(kernel: &Kernel, machine: &mut Machine) -> Setup {
+    let row = kernel.row;
+    let masked = row.text("LAYOUT") == Some("masked");
+    // More groups than a warp has lanes, so that two warps read sizes.
+    let (groups, span, rows, cols) = (40usize, if masked { 4usize } else { 2 }, 160usize, 256usize);
+    let sizes: Vec<i32> = match masked {
+        true => (0..40).map(|g| [3, 0, 0, 4, 0][g % 5]).collect(),
+        false => (0..40).map(|g| [3, 3, 4, 7, 7][g % 5] + 8 * (g as i32 / 5)).collect(),
+    };
+    let x = put(machine, bytes(rows * cols * 4, 3));
+    let sizes = put(machine, sizes.iter().flat_map(|s| s.to_le_bytes()).collect());
+    let q = put(machine, vec![0; rows * cols]);
+    let scales = put(machine, vec![0; rows * 2 * 4]);
+    let mut params = Vec::new();
+    for value in [x, sizes, q, scales] {
+        params.extend(value.to_le_bytes());
+    }
+    for value in [groups, span, rows, cols] {
+        params.extend((value as u32).to_le_bytes());
+    }
+    for value in [2 * cols, cols, 1, rows] {
+        params.extend((value as u64).to_le_bytes());
+    }
+    params.extend(0u32.to_le_bytes());
+    Setup::one(row, 1, params, (q, rows * cols))
+}

@@ -100,18 +100,12 @@ fn run(ptx: &str, config: MachineConfig) -> hadal::Result<()> {
     let weight_scales = device.upload(&stream, &[1f32; K / 128])?;
     let out = device.alloc::<bf16>(M * N)?;
 
-    let map = |argument, element: MapType, address, dims: [usize; 2], tile, swizzle| {
-        let row_bytes = dims[0] as u64 * element.size() as u64;
-        let dims = dims.map(|d| d as u64);
-        driver.encode_tensor_map(&TensorMapSpec {
-            argument,
-            element,
-            address,
-            dims,
-            row_bytes,
-            tile,
-            swizzle,
-        })
+    let map = |argument, element: MapType, address, dims: [usize; 2], tile: [u32; 2], swizzle| {
+        let size = element.size() as u64;
+        let (along, down) =
+            ((dims[0] as u64, size, tile[0]), (dims[1] as u64, dims[0] as u64 * size, tile[1]));
+        let spec = TensorMapSpec::new(argument, element, swizzle, address, [along, down]);
+        driver.encode_tensor_map(&spec)
     };
     let params = ParamBuffer::new()
         .map(&map("a", MapType::U8, a.address(), [K, M], [128, 64], Swizzle::B128)?)

@@ -122,10 +122,10 @@ fn a_gemm_is_one_launch_and_nothing_else() {
     assert_eq!(recorder.take(), ["map a", "map weight", "map a_scales", "map out", "launch"]);
 
     let maps = recorder.maps.lock().unwrap();
-    assert_eq!(maps[0].dims, [K as u64, M as u64]);
-    assert_eq!(maps[2].dims, [M as u64, 3]);
-    assert_eq!(maps[2].row_bytes, 68 * 4);
-    assert_eq!((maps[3].row_bytes, maps[3].tile), (2 * N as u64, [64, 64]));
+    assert_eq!(maps[0].dims(), [K as u64, M as u64]);
+    assert_eq!(maps[2].dims(), [M as u64, 3]);
+    assert_eq!(maps[2].strides(), [68 * 4]);
+    assert_eq!((maps[3].strides(), maps[3].tile()), (&[2 * N as u64][..], &[64, 64][..]));
     let launches = recorder.launches.lock().unwrap();
     let (config, params) = &launches[1];
     assert_eq!(config.stream, RawStream(5));

@@ -246,18 +246,18 @@ impl Driver for CudaDriver {
 
     fn encode_tensor_map(&self, spec: &TensorMapSpec) -> Result<TensorMap> {
         let mut map = TensorMap([0; 16]);
-        // SAFETY: the map is 128 bytes at 128-byte alignment, the arrays have the two dimensions (and one stride between
-        // them) that the rank announces.
+        // SAFETY: the map is 128 bytes at 128-byte alignment, the arrays have as many dimensions (and one stride less) as the
+        // rank announces, which is at most four.
         let code = unsafe {
             (self.table.encode)(
                 (&raw mut map).cast(),
                 spec.element as c_int,
-                2,
+                spec.dims().len() as u32,
                 spec.address,
-                spec.dims.as_ptr(),
-                [spec.row_bytes].as_ptr(),
-                spec.tile.as_ptr(),
-                [1u32, 1].as_ptr(),
+                spec.dims().as_ptr(),
+                spec.strides().as_ptr(),
+                spec.tile().as_ptr(),
+                [1u32; 4].as_ptr(),
                 0,
                 spec.swizzle as c_int,
                 table::L2_256B,

@@ -59,21 +59,67 @@ pub enum Swizzle {
     B128 = 3,
 }
 
-/// Arguments of `cuTensorMapEncodeTiled` for a matrix: innermost dimension first.
+/// The most dimensions a map of ours has.
+const MOST: usize = 4;
+
+/// Arguments of `cuTensorMapEncodeTiled`: innermost dimension first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TensorMapSpec {
     /// The argument this map describes, for messages.
     pub argument: &'static str,
     /// Element type.
     pub element: MapType,
-    /// Address of element (0, 0); a multiple of 16.
+    /// Address of the first element; a multiple of 16.
     pub address: u64,
-    /// Elements along a row, and rows.
-    pub dims: [u64; 2],
-    /// Bytes from one row to the next; a multiple of 16.
-    pub row_bytes: u64,
-    /// Elements along a row, and rows, of one copy.
-    pub tile: [u32; 2],
     /// Shared-memory layout of one copy.
     pub swizzle: Swizzle,
+    rank: usize,
+    dims: [u64; MOST],
+    strides: [u64; MOST],
+    tile: [u32; MOST],
+}
+
+impl TensorMapSpec {
+    /// `R` dimensions (two to four): elements in each, bytes from one index to the next in each (the innermost is the
+    /// element's size and is not told to the driver; the others multiples of 16), and elements of one copy in each.
+    pub const fn new<const R: usize>(
+        argument: &'static str,
+        element: MapType,
+        swizzle: Swizzle,
+        address: u64,
+        dims: [(u64, u64, u32); R],
+    ) -> TensorMapSpec {
+        const { assert!(R >= 2 && R <= MOST) };
+        let mut spec = TensorMapSpec {
+            argument,
+            element,
+            address,
+            swizzle,
+            rank: R,
+            dims: [1; MOST],
+            strides: [0; MOST],
+            tile: [1; MOST],
+        };
+        let mut at = 0;
+        while at < R {
+            (spec.dims[at], spec.strides[at], spec.tile[at]) = dims[at];
+            at += 1;
+        }
+        spec
+    }
+
+    /// Elements in each dimension.
+    pub fn dims(&self) -> &[u64] {
+        &self.dims[..self.rank]
+    }
+
+    /// Bytes from one index to the next in each dimension but the innermost.
+    pub fn strides(&self) -> &[u64] {
+        &self.strides[1..self.rank]
+    }
+
+    /// Elements of one copy in each dimension.
+    pub fn tile(&self) -> &[u32] {
+        &self.tile[..self.rank]
+    }
 }

@@ -252,8 +252,14 @@ fn spec(
     tile: [u32; 2],
     swizzle: Swizzle,
 ) -> TensorMapSpec {
-    let dims = dims.map(|d| d as u64);
-    TensorMapSpec { argument, element, address: layout.address, dims, row_bytes, tile, swizzle }
+    let along = (dims[0] as u64, element.size() as u64, tile[0]);
+    TensorMapSpec::new(
+        argument,
+        element,
+        swizzle,
+        layout.address,
+        [along, (dims[1] as u64, row_bytes, tile[1])],
+    )
 }
 
 impl std::fmt::Debug for Plan {

@@ -127,6 +127,10 @@ impl Driver for Idle {
         Ok(())
     }
 
+    fn enable_peer_access(&self, _device: u32, _peer: u32) -> Result<()> {
+        Ok(())
+    }
+
     fn create_stream(&self, _device: u32) -> Result<RawStream> {
         Ok(RawStream(1))
     }

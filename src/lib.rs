@@ -6,6 +6,7 @@
 //! | [`gemm`] | FP8 matrix products with block scales |
 //! | [`quant`] | quantisation to FP8 with block scales |
 //! | [`moe`] | mixture of experts: placement of experts on GPUs |
+//! | [`comm`] | several devices, and memory that all of them see |
 //! | [`device`] | devices, streams, buffers, and the driver boundary beneath them |
 //! | [`tensor`] | views of device memory |
 //! | [`kernel`] | the table of kernels this build carries |
@@ -21,6 +22,7 @@
 
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 
+pub mod comm;
 pub mod device;
 pub mod dtype;
 pub mod error;

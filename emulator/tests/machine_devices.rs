@@ -287,3 +287,45 @@ fn clusters_stay_inside_a_gpc() {
     }
     assert_eq!(bench.machine.counters(0).max_resident_blocks, 128);
 }
+
+/// Bytes that cross to another device are counted apart, whole rows of words included.
+#[test]
+fn bytes_over_the_link_are_counted() {
+    let body = "
+    .reg .b64 %a, %b, %at;
+    .reg .b32 %t, %w;
+    .reg .b64 %wide;
+    ld.param.u64 %a, [p0];
+    ld.param.u64 %b, [p1];
+    mov.u32 %t, %tid.x;
+    mad.wide.u32 %at, %t, 4, %a;
+    ld.global.u32 %w, [%at];
+    mad.wide.u32 %at, %t, 4, %b;
+    st.global.u32 [%at], %w;
+    mad.wide.u32 %at, %t, 8, %a;
+    ld.global.u64 %wide, [%at+256];
+    mad.wide.u32 %at, %t, 8, %b;
+    st.global.u64 [%at+256], %wide;
+    ret;";
+    for (from, to, loaded, stored) in [(0, 1, 0, 12), (1, 0, 12, 0), (1, 1, 12, 12), (0, 0, 0, 0)] {
+        for threads in [32, 7] {
+            let (mut machine, modules) = devices(2, &module(2, "", body));
+            machine.enable_peer_access(0, 1).unwrap();
+            let a = machine.alloc(from, 512, 256).unwrap();
+            machine.fill(a, 1, 512).unwrap();
+            let b = machine.alloc(to, 512, 256).unwrap();
+            let stream = machine.create_stream(0);
+            machine.launch(stream, modules[0], "k", &launch(1, threads, &[a, b])).unwrap();
+            machine.synchronize(stream).unwrap_or_else(|f| panic!("{f}"));
+            let counters = machine.counters(0);
+            assert_eq!(
+                (counters.global_load_bytes, counters.global_store_bytes),
+                (12 * threads as u64, 12 * threads as u64)
+            );
+            assert_eq!(
+                (counters.link_load_bytes, counters.link_store_bytes),
+                (loaded * threads as u64, stored * threads as u64)
+            );
+        }
+    }
+}

@@ -81,12 +81,12 @@ impl CudaDriver {
         Ok(ordinal)
     }
 
-    /// Makes the device's primary context current until the guard goes.
-    fn enter(&self, device: u32) -> Result<Pushed<'_>> {
+    /// The device's primary context, retained on first use and never released.
+    fn context(&self, device: u32) -> Result<usize> {
         // A panic while the map was locked leaves at worst a context retained twice.
         let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
-        let context = match contexts.get(&device) {
-            Some(&context) => context,
+        match contexts.get(&device) {
+            Some(&context) => Ok(context),
             None => {
                 let mut context: Handle = std::ptr::null_mut();
                 let ordinal = self.ordinal(device)?;
@@ -94,9 +94,14 @@ impl CudaDriver {
                 let code = unsafe { (self.table.retain)(&mut context, ordinal) };
                 self.check("cuDevicePrimaryCtxRetain", code)?;
                 contexts.insert(device, context as usize);
-                context as usize
+                Ok(context as usize)
             }
-        };
+        }
+    }
+
+    /// Makes the device's primary context current until the guard goes.
+    fn enter(&self, device: u32) -> Result<Pushed<'_>> {
+        let context = self.context(device)?;
         // SAFETY: the context was retained and is never released.
         self.check("cuCtxPushCurrent", unsafe { (self.table.push)(context as Handle) })?;
         Ok(Pushed(&self.table))
@@ -315,6 +320,17 @@ impl Driver for CudaDriver {
         let code =
             unsafe { (self.table.launch)(&launch, handle(function.0), pointers.as_ptr(), std::ptr::null()) };
         self.check("cuLaunchKernelEx", code)
+    }
+
+    fn enable_peer_access(&self, device: u32, peer: u32) -> Result<()> {
+        let theirs = self.context(peer)?;
+        let _context = self.enter(device)?;
+        // SAFETY: the peer's context was retained and is never released; no flags are defined.
+        let code = unsafe { (self.table.enable_peer)(theirs as Handle, 0) };
+        if code == table::PEER_ALREADY_ENABLED {
+            return Ok(());
+        }
+        self.check("cuCtxEnablePeerAccess", code)
     }
 
     fn create_stream(&self, device: u32) -> Result<RawStream> {

@@ -50,6 +50,8 @@ pub(super) const JIT_INFO: [c_uint; 2] = [3, 4];
 pub(super) const JIT_ERROR: [c_uint; 2] = [5, 6];
 /// `CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`.
 pub(super) const MAX_DYNAMIC_SHARED: c_int = 8;
+/// `CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED`.
+pub(super) const PEER_ALREADY_ENABLED: Code = 704;
 /// `CU_STREAM_NON_BLOCKING`.
 pub(super) const NON_BLOCKING: c_uint = 1;
 /// `CU_TENSOR_MAP_L2_PROMOTION_L2_256B`.
@@ -96,6 +98,7 @@ table! {
     retain = b"cuDevicePrimaryCtxRetain\0": fn(*mut Handle, Ordinal);
     push = b"cuCtxPushCurrent_v2\0": fn(Handle);
     pop = b"cuCtxPopCurrent_v2\0": fn(*mut Handle);
+    enable_peer = b"cuCtxEnablePeerAccess\0": fn(Handle, c_uint);
     wait_all = b"cuCtxSynchronize\0": fn();
     alloc = b"cuMemAlloc_v2\0": fn(*mut u64, usize);
     free = b"cuMemFree_v2\0": fn(u64);

@@ -6,7 +6,7 @@
 //! third can be handed to [`Device::from_driver`](super::Device::from_driver), which is how the tests record what a
 //! plan asks of a device.
 //!
-//! Graphs, peer access and virtual memory join when the first kernel needs them.
+//! Graphs and virtual memory join when the first kernel needs them.
 
 use std::fmt::Debug;
 
@@ -126,6 +126,9 @@ pub trait Driver: Send + Sync + Debug {
         config: &LaunchConfig,
         params: &ParamBuffer,
     ) -> Result<()>;
+
+    /// Lets kernels of `device` load from and store to the memory of `peer`. Access that was given before is fine.
+    fn enable_peer_access(&self, device: u32, peer: u32) -> Result<()>;
 
     /// Makes a stream that does not wait for the default one.
     fn create_stream(&self, device: u32) -> Result<RawStream>;

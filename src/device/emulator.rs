@@ -221,6 +221,13 @@ impl Driver for EmulatorDriver {
         enqueued.map_err(|e| driver_error("cuLaunchKernelEx", e))
     }
 
+    fn enable_peer_access(&self, device: u32, peer: u32) -> Result<()> {
+        self.device(device)?;
+        self.device(peer)?;
+        let enabled = self.lock().machine.enable_peer_access(device as usize, peer as usize);
+        enabled.map_err(|e| driver_error("cuCtxEnablePeerAccess", e))
+    }
+
     fn create_stream(&self, device: u32) -> Result<RawStream> {
         self.device(device)?;
         let mut state = self.lock();

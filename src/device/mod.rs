@@ -56,6 +56,11 @@ pub struct DeviceId {
 }
 
 impl DeviceId {
+    /// Whether the two belong to one driver: only then can they share pointers.
+    pub(crate) fn same_driver(self, other: DeviceId) -> bool {
+        (self.backend, self.instance) == (other.backend, other.instance)
+    }
+
     #[cfg(test)]
     pub(crate) fn for_tests() -> DeviceId {
         DeviceId { backend: "test", ordinal: 0, instance: 0 }

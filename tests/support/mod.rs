@@ -132,6 +132,11 @@ impl Driver for Recorder {
         Ok(())
     }
 
+    fn enable_peer_access(&self, device: u32, peer: u32) -> Result<()> {
+        self.note(&format!("peer {device} {peer}"));
+        Ok(())
+    }
+
     fn create_stream(&self, _device: u32) -> Result<RawStream> {
         self.note("create_stream");
         Ok(RawStream(5))

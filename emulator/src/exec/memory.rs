@@ -310,6 +310,15 @@ impl Core<'_> {
         Err(report)
     }
 
+    /// The lanes whose address is memory of another device.
+    fn peer_lanes(&self, col: &Col64, mask: u32) -> u32 {
+        let (own, global) = (self.block.device, &self.sys.global);
+        if self.sys.config.devices.len() == 1 {
+            return 0;
+        }
+        (0..32).fold(0, |far, l| far | ((mask >> l & 1 == 1 && global.is_of_peer(own, col[l])) as u32) << l)
+    }
+
     /// `ld`
     pub(super) fn load(
         &mut self,
@@ -339,8 +348,10 @@ impl Core<'_> {
                 _ => return Err(self.unsupported(mask)),
             }
             if place == Place::Global {
-                self.sys.counters[self.block.device].global_load_bytes +=
-                    lanes.count_ones() as u64 * size as u64;
+                let far = self.peer_lanes(&col, lanes).count_ones() as u64;
+                let counters = &mut self.sys.counters[self.block.device];
+                counters.global_load_bytes += lanes.count_ones() as u64 * size as u64;
+                counters.link_load_bytes += far * size as u64;
             }
             if self.checking() && matches!(place, Place::Global | Place::Shared) {
                 self.check_access(place, &col, size as u64, (sem, scope, nc), false, lanes)?;
@@ -567,8 +578,10 @@ impl Core<'_> {
                 _ => return Err(self.unsupported(mask)),
             }
             if place == Place::Global {
-                self.sys.counters[self.block.device].global_store_bytes +=
-                    lanes.count_ones() as u64 * size as u64;
+                let far = self.peer_lanes(&col, lanes).count_ones() as u64;
+                let counters = &mut self.sys.counters[self.block.device];
+                counters.global_store_bytes += lanes.count_ones() as u64 * size as u64;
+                counters.link_store_bytes += far * size as u64;
             }
             rest &= !lanes;
         }

@@ -78,7 +78,9 @@ impl Core<'_> {
         for (lane, word) in self.warp.r32[dst as usize].iter_mut().zip(bytes.chunks_exact(4)) {
             *lane = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
         }
+        let far = place == Place::Global && self.sys.global.is_of_peer(self.block.device, first);
         let counters = &mut self.sys.counters[self.block.device];
+        counters.link_load_bytes += u64::from(far) * u64::from(BYTES);
         match place {
             Place::Global => counters.global_load_bytes += u64::from(BYTES),
             _ => counters.shared_load_bytes += u64::from(BYTES),
@@ -109,7 +111,9 @@ impl Core<'_> {
         for (lane, word) in self.warp.r32[src as usize].iter().zip(bytes.chunks_exact_mut(4)) {
             word.copy_from_slice(&lane.to_le_bytes());
         }
+        let far = place == Place::Global && self.sys.global.is_of_peer(self.block.device, first);
         let counters = &mut self.sys.counters[self.block.device];
+        counters.link_store_bytes += u64::from(far) * u64::from(BYTES);
         match place {
             Place::Global => counters.global_store_bytes += u64::from(BYTES),
             _ => counters.shared_store_bytes += u64::from(BYTES),

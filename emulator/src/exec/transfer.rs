@@ -191,6 +191,9 @@ pub(crate) fn write_store(sys: &mut System, block: &mut Block, op: &mut StoreOp)
     };
     for (address, bytes) in pieces {
         sys.counters[block.device].tma_store_bytes += bytes.len() as u64;
+        if sys.global.is_of_peer(block.device, address) {
+            sys.counters[block.device].link_store_bytes += bytes.len() as u64;
+        }
         if let Some((range, _)) = sys.global.find(address, bytes.len() as u64)
             && sys.global.read_only(range)
         {

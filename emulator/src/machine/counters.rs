@@ -65,6 +65,10 @@ pub struct Counters {
     pub global_load_bytes: u64,
     /// Bytes stored to global memory by threads.
     pub global_store_bytes: u64,
+    /// Bytes that threads loaded from the memory of other devices. Part of `global_load_bytes`.
+    pub link_load_bytes: u64,
+    /// Bytes that threads and bulk copies stored to the memory of other devices. Part of `global_store_bytes` and `tma_store_bytes`.
+    pub link_store_bytes: u64,
     /// Bytes brought in by bulk and tensor copies, out-of-bounds fill included.
     pub tma_load_bytes: u64,
     /// Bytes taken out by bulk and tensor copies.

@@ -82,6 +82,13 @@ impl GlobalMemory {
         self.reach = reach;
     }
 
+    /// Is this memory of a device other than `device`?
+    pub(crate) fn is_of_peer(&self, device: usize, address: u64) -> bool {
+        // Device d hands out addresses from (d + 1) << 40 on; everything else is host memory.
+        let owner = (address >> 40) as usize;
+        owner != device + 1 && (1..=self.next.len()).contains(&owner)
+    }
+
     /// Bytes allocated on a device.
     pub(crate) fn used(&self, device: usize) -> u64 {
         self.used[device]

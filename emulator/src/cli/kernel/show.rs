@@ -58,6 +58,8 @@ fn counters(counters: &Counters) -> Vec<(String, u64)> {
         ("most blocks resident", counters.max_resident_blocks.into()),
         ("bytes loaded, global", counters.global_load_bytes),
         ("bytes stored, global", counters.global_store_bytes),
+        ("bytes loaded, other devices", counters.link_load_bytes),
+        ("bytes stored, other devices", counters.link_store_bytes),
         ("bytes loaded, shared", counters.shared_load_bytes),
         ("bytes stored, shared", counters.shared_store_bytes),
         ("bytes copied in", counters.tma_load_bytes),

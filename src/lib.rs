@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`gemm`] | FP8 matrix products with block scales |
 //! | [`quant`] | quantisation to FP8 with block scales |
+//! | [`mla`] | decoding attention over a paged latent cache, and its writer |
 //! | [`moe`] | mixture of experts: placement of experts on GPUs |
 //! | [`comm`] | several devices, and memory that all of them see |
 //! | [`device`] | devices, streams, buffers, and the driver boundary beneath them |
@@ -30,6 +31,7 @@ pub mod gemm;
 #[cfg(feature = "cudarc")]
 pub mod interop;
 pub mod kernel;
+pub mod mla;
 pub mod moe;
 pub mod quant;
 pub mod tensor;

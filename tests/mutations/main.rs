@@ -12,6 +12,7 @@
 #![cfg(feature = "emulator")]
 
 mod gemm;
+mod mla;
 mod moe;
 mod mutate;
 mod quant;
@@ -53,6 +54,7 @@ struct Family {
 fn family(kernel: &Kernel) -> Family {
     match kernel.row.family {
         "gemm" => Family { setup: gemm::setup, survivors: gemm::SURVIVORS },
+        "mla" => Family { setup: mla::setup, survivors: mla::SURVIVORS },
         "moe" => Family { setup: moe::setup, survivors: moe::SURVIVORS },
         "quant" => Family { setup: quant::setup, survivors: quant::SURVIVORS },
         other => panic!("no mutants of family {other}"),

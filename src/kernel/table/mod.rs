@@ -11,6 +11,7 @@
 //! costs 1 KiB more than it asks for), 65,536 registers an SM.
 
 mod gemm;
+mod mla;
 mod moe;
 mod quant;
 
@@ -139,7 +140,7 @@ pub fn row(name: &str) -> Option<&'static KernelRow> {
 }
 
 /// The families' parts, in the order of [`TABLE`].
-const PARTS: &[&[KernelRow]] = &[gemm::ROWS, quant::ROWS, moe::ROWS];
+const PARTS: &[&[KernelRow]] = &[gemm::ROWS, mla::ROWS, quant::ROWS, moe::ROWS];
 
 const COUNT: usize = {
     let (mut count, mut part) = (0, 0);

@@ -1,0 +1,117 @@
+//! Attention over latent caches.
+
+use super::{KernelRow, ParamKind, Value};
+
+/// Dynamic shared memory of `mla_decode.ptx`: Q and two blocks of the cache, row maxima and sums, 24 barriers.
+const DECODE_SHARED: u32 = (3 * 9 * 8192 + 512 + 512 + 24 * 8u32).next_multiple_of(128);
+
+const DECODE_PARAMS: &[(&str, ParamKind)] = &[
+    ("map_q", ParamKind::TensorMap),
+    ("map_cache", ParamKind::TensorMap),
+    ("block_table", ParamKind::U64),
+    ("cache_seqlens", ParamKind::U64),
+    ("out", ParamKind::U64),
+    ("lse", ParamKind::U64),
+    ("partial_out", ParamKind::U64),
+    ("partial_lse", ParamKind::U64),
+    ("out_stride", ParamKind::U64),
+    ("table_stride", ParamKind::U64),
+    ("requests", ParamKind::U32),
+    ("rows", ParamKind::U32),
+    ("heads", ParamKind::U32),
+    ("causal_tokens", ParamKind::U32),
+    ("tiles_per_request", ParamKind::U32),
+    ("parts_per_tile", ParamKind::U32),
+    ("page", ParamKind::U32),
+    ("box", ParamKind::U32),
+    ("cache_rows", ParamKind::U32),
+    ("most_tokens", ParamKind::U32),
+    ("split_blocks", ParamKind::U32),
+    ("request_overhead", ParamKind::U32),
+    ("scale_log2", ParamKind::F32),
+    ("lse_unit", ParamKind::F32),
+];
+
+const COMBINE_PARAMS: &[(&str, ParamKind)] = &[
+    ("cache_seqlens", ParamKind::U64),
+    ("out", ParamKind::U64),
+    ("lse", ParamKind::U64),
+    ("partial_out", ParamKind::U64),
+    ("partial_lse", ParamKind::U64),
+    ("out_stride", ParamKind::U64),
+    ("requests", ParamKind::U32),
+    ("rows", ParamKind::U32),
+    ("tiles_per_request", ParamKind::U32),
+    ("parts_per_tile", ParamKind::U32),
+    ("most_tokens", ParamKind::U32),
+    ("split_blocks", ParamKind::U32),
+    ("request_overhead", ParamKind::U32),
+    ("lse_unit", ParamKind::F32),
+];
+
+const APPEND_PARAMS: &[(&str, ParamKind)] = &[
+    ("latent", ParamKind::U64),
+    ("rope", ParamKind::U64),
+    ("cache", ParamKind::U64),
+    ("slots", ParamKind::U64),
+    ("block_table", ParamKind::U64),
+    ("cache_seqlens", ParamKind::U64),
+    ("latent_stride", ParamKind::U64),
+    ("rope_stride", ParamKind::U64),
+    ("cache_stride", ParamKind::U64),
+    ("table_stride", ParamKind::U64),
+    ("tokens", ParamKind::U32),
+    ("tokens_each", ParamKind::U32),
+    ("page", ParamKind::U32),
+    ("cache_rows", ParamKind::U32),
+    ("most_tokens", ParamKind::U32),
+];
+
+/// Every MLA kernel.
+pub const ROWS: &[KernelRow] = &[
+    KernelRow {
+        name: "hadal_mla_decode_bf16_paged_m64_sm90a",
+        family: "mla",
+        template: "mla_decode.ptx",
+        constants: &[("BOUNDED_WAITS", Value::Int(0))],
+        threads: 384,
+        cluster: 1,
+        dynamic_shared: DECODE_SHARED,
+        registers: 168,
+        warpgroup_registers: &[232, 232, 40],
+        arch: "sm_90a",
+        params: DECODE_PARAMS,
+        reference: "src/mla/reference.rs",
+        test: "tests/mla.rs::every_row_forced",
+    },
+    KernelRow {
+        name: "hadal_mla_combine_bf16_sm90a",
+        family: "mla",
+        template: "mla_combine.ptx",
+        constants: &[],
+        threads: 128,
+        cluster: 1,
+        dynamic_shared: 0,
+        registers: 64,
+        warpgroup_registers: &[],
+        arch: "sm_90a",
+        params: COMBINE_PARAMS,
+        reference: "src/mla/reference.rs",
+        test: "tests/mla.rs::every_row_forced",
+    },
+    KernelRow {
+        name: "hadal_mla_cache_append_bf16_sm90a",
+        family: "mla",
+        template: "mla_cache_append.ptx",
+        constants: &[],
+        threads: 256,
+        cluster: 1,
+        dynamic_shared: 0,
+        registers: 64,
+        warpgroup_registers: &[],
+        arch: "sm_90a",
+        params: APPEND_PARAMS,
+        reference: "src/mla/reference.rs",
+        test: "tests/mla.rs::every_row_forced",
+    },
+];

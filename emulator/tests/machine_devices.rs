@@ -329,3 +329,67 @@ fn bytes_over_the_link_are_counted() {
         }
     }
 }
+
+/// Device 0 writes, tells a flag and goes on running until it is answered. A grid of device 1 sees the flag and ends; the next grid of
+/// its stream reads what was written, and answers. What the first grid learned, the second knows; if the first did not acquire, there is
+/// nothing to know, and the read is a race.
+#[test]
+fn a_grid_knows_what_the_grid_before_it_learned_of_one_that_still_runs() {
+    let body = |look: &str| {
+        format!(
+            "
+    .reg .b64 %a, %mode;
+    .reg .b32 %w;
+    .reg .pred %p;
+    ld.param.u64 %a, [p0];
+    ld.param.u64 %mode, [p1];
+    griddepcontrol.wait;
+    setp.eq.u64 %p, %mode, 1;
+    @%p bra look;
+    setp.eq.u64 %p, %mode, 2;
+    @%p bra read;
+    st.global.u32 [%a], 7;
+    st.release.sys.global.u32 [%a+4], 1;
+answered:
+    ld.acquire.sys.global.u32 %w, [%a+8];
+    setp.eq.u32 %p, %w, 0;
+    @%p bra answered;
+    ret;
+look:
+    {look}.sys.global.u32 %w, [%a+4];
+    setp.eq.u32 %p, %w, 0;
+    @%p bra look;
+    griddepcontrol.launch_dependents;
+    ret;
+read:
+    ld.global.u32 %w, [%a];
+    st.release.sys.global.u32 [%a+8], %w;
+    ret;"
+        )
+    };
+    for (look, known) in [("ld.acquire", true), ("ld.relaxed", false)] {
+        for programmatic in [false, true] {
+            // Numbers of grids follow the order of the launches: the writer's is the first or the last.
+            for writer_first in [false, true] {
+                let (mut machine, modules) = devices(2, &module(2, "", &body(look)));
+                machine.enable_peer_access(1, 0).unwrap();
+                let a = machine.alloc(0, 12, 256).unwrap();
+                machine.fill(a, 0, 12).unwrap();
+                let streams = [machine.create_stream(0), machine.create_stream(1)];
+                let mut order = vec![(0, 0), (1, 1), (1, 2)];
+                order.rotate_left(!writer_first as usize);
+                for (device, mode) in order {
+                    let launch = Launch { programmatic, ..launch(1, 1, &[a, mode]) };
+                    machine.launch(streams[device], modules[device], "k", &launch).unwrap();
+                }
+                match machine.synchronize(streams[1]) {
+                    Ok(()) => assert!(known, "{look}, {programmatic}, {writer_first}"),
+                    Err(fault) => {
+                        assert!(!known, "{fault}");
+                        assert_eq!(fault.report.class, Class::Race, "{fault}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -219,7 +219,12 @@ impl Clock {
 
     /// Learns all that `other` knows.
     pub(crate) fn join(&mut self, other: &Clock) {
-        for (block, theirs) in &other.parts {
+        self.join_of(other, |_| true);
+    }
+
+    /// Learns what `other` knows of some blocks.
+    pub(crate) fn join_of(&mut self, other: &Clock, wanted: impl Fn(u32) -> bool) {
+        for (block, theirs) in other.parts.iter().filter(|(block, _)| wanted(*block)) {
             match self.parts.binary_search_by_key(block, |p| p.0) {
                 Err(at) => self.parts.insert(at, (*block, theirs.clone())),
                 Ok(at) => {
@@ -262,6 +267,13 @@ impl Know {
         self.seen.join(&other.seen);
         self.shared.join(&other.shared);
         self.global.join(&other.global);
+    }
+
+    /// Learns what `other` knows of some blocks.
+    pub(crate) fn join_of(&mut self, other: &Know, wanted: impl Fn(u32) -> bool + Copy) {
+        self.seen.join_of(&other.seen, wanted);
+        self.shared.join_of(&other.shared, wanted);
+        self.global.join_of(&other.global, wanted);
     }
 
     pub(crate) fn covers(&self, other: &Know) -> bool {

@@ -11,7 +11,7 @@
 //! | `bar`, `barrier.cluster`, `bar.warp.sync`: everything the arriving threads know | those who wait |
 //! | `mbarrier.arrive` (release) | who sees that phase complete |
 //! | a release or a fence, then a strong store or atomic, scopes permitting | an acquire, or a strong load and then a fence, of that value |
-//! | a grid | the grids after it in its stream; a programmatic one only from `griddepcontrol.wait` on |
+//! | a grid, and what it had learned of others that still run | the grids after it in its stream; a programmatic one only from `griddepcontrol.wait` on |
 //! | a tensor or bulk copy: its own bytes only, by `complete_tx` | who sees the phase complete |
 //! | `cp.async`, bulk stores, `wgmma` | who waits for their group (or for the mbarrier they arrive on) |
 //!
@@ -48,7 +48,7 @@ mod sync;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::machine::block::Origin;
+use crate::machine::block::{Block, Origin};
 use crate::machine::system::System;
 use crate::report::Class;
 use clock::{Kind, Know, agent};
@@ -220,6 +220,8 @@ pub(crate) struct SystemCheck {
     advised: std::collections::HashSet<(usize, usize, Class)>,
     /// Grids of each stream, as they began.
     streams: HashMap<usize, Vec<u32>>,
+    /// What ended blocks of each stream knew of grids of other streams: the next grid of the stream knows it too.
+    carried: HashMap<usize, Know>,
 }
 
 /// Numbers of blocks that fit in an agent.
@@ -232,6 +234,7 @@ impl SystemCheck {
         self.told.clear();
         self.clusters.clear();
         self.streams.clear();
+        self.carried.clear();
         self.blocks.clear();
     }
 }
@@ -253,6 +256,7 @@ pub(crate) fn start_block(
         // Number 0 is nobody.
         check.pages.clear();
         check.told.clear();
+        check.carried.clear();
         let nobody = BlockInfo {
             grid: u32::MAX,
             stream: usize::MAX,
@@ -297,4 +301,28 @@ pub(crate) fn start_block(
         registers_given: None,
         registers_taken: false,
     }))
+}
+
+/// A block has ended: what it learned of grids that still run, the next grid of its stream will know.
+pub(crate) fn end_block(sys: &mut System, block: &Block) {
+    let Some(own) = block.check.as_ref().and_then(|c| sys.check.blocks.get(c.id as usize)) else { return };
+    let stream = own.stream;
+    if sys.check.streams.len() < 2 {
+        return;
+    }
+    let blocks = &sys.check.blocks;
+    let wanted = |id: u32| blocks.get(id as usize).is_some_and(|b| b.stream != stream);
+    let carried = sys.check.carried.entry(stream).or_default();
+    for strand in block.warps.iter().flat_map(|warp| &warp.check.strands) {
+        carried.join_of(&strand.know, wanted);
+    }
+}
+
+/// A block begins after the grids before it: it knows what they knew.
+pub(crate) fn inherit(sys: &System, block: &mut Block) {
+    let Some(own) = block.check.as_ref().and_then(|c| sys.check.blocks.get(c.id as usize)) else { return };
+    let Some(carried) = sys.check.carried.get(&own.stream) else { return };
+    for strand in block.warps.iter_mut().flat_map(|warp| &mut warp.check.strands) {
+        strand.know.join(carried);
+    }
 }

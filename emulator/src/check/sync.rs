@@ -411,6 +411,12 @@ impl Core<'_> {
         if open.len() != check.view.open.len() {
             check.view = Arc::new(View { next: check.view.next, open });
         }
+        if let Some(carried) = self.sys.check.carried.get(&own.stream) {
+            self.warp.check.learn(self.warp.live, carried);
+            for strand in self.block.warps.iter_mut().flat_map(|warp| &mut warp.check.strands) {
+                strand.know.join(carried);
+            }
+        }
     }
 
     // Mbarriers.

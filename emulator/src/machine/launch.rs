@@ -355,8 +355,12 @@ fn make(sys: &mut System, id: usize, cluster: u64, rank: u32, sm: u32, peers: Ve
     let ctaid = position(grid, cluster, rank);
     let open: Vec<u32> = grids.keys().map(|g| *g as u32).collect();
     let check = crate::check::start_block(sys, grid, open, rank, ctaid);
-    let block = assemble(sys, grid, ctaid, rank, sm, peers, check);
+    let programmatic = grid.programmatic;
+    let mut block = assemble(sys, grid, ctaid, rank, sm, peers, check);
     sys.grids = grids;
+    if !programmatic {
+        crate::check::inherit(sys, &mut block);
+    }
     block
 }
 

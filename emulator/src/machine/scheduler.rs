@@ -218,6 +218,7 @@ impl Machine {
     /// Gives back what an ended block held; its memory stays until its whole cluster has ended.
     fn retire(&mut self, slot: usize) {
         let Some(block) = &self.blocks[slot] else { return };
+        crate::check::end_block(&mut self.sys, block);
         let (id, device, sm) = (block.grid, block.device, block.sm as usize);
         let peers = block.peers.clone();
         self.sys.progress += 1;

@@ -181,6 +181,11 @@ impl Workspace {
     /// No scratch memory.
     pub(crate) const NONE: Workspace = Workspace { bytes: 0, align: 1 };
 
+    /// So much, at multiples of that.
+    pub(crate) const fn of(bytes: usize, align: usize) -> Workspace {
+        Workspace { bytes, align }
+    }
+
     /// Checks the scratch memory a caller brought, as a row of bytes, if any.
     pub(crate) fn check(&self, device: DeviceId, given: Option<&Layout>) -> Result<()> {
         let Some(given) = given else {

@@ -5,8 +5,10 @@
 //!
 //! | module | question |
 //! | --- | --- |
+//! | [`exchange`] | how tokens reach their experts on other GPUs, and the answers come back |
 //! | [`balance`] | which GPU holds which expert, and which experts are held twice, given what was chosen lately |
 //! | [`swiglu`] | what stands between an expert's two matrix products |
 
 pub mod balance;
+pub mod exchange;
 pub mod swiglu;

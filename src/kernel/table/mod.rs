@@ -10,6 +10,7 @@
 //! Limits are those of an H100: 232,448 bytes of shared memory a block may have, 228 KiB an SM has (each resident block
 //! costs 1 KiB more than it asks for), 65,536 registers an SM.
 
+pub mod exchange;
 mod gemm;
 mod mla;
 mod moe;
@@ -140,7 +141,7 @@ pub fn row(name: &str) -> Option<&'static KernelRow> {
 }
 
 /// The families' parts, in the order of [`TABLE`].
-const PARTS: &[&[KernelRow]] = &[gemm::ROWS, mla::ROWS, quant::ROWS, moe::ROWS];
+const PARTS: &[&[KernelRow]] = &[exchange::ROWS, gemm::ROWS, mla::ROWS, quant::ROWS, moe::ROWS];
 
 const COUNT: usize = {
     let (mut count, mut part) = (0, 0);

@@ -254,12 +254,14 @@ impl Clock {
 }
 
 /// What a thread knows: accesses that happened before, and those of them that a proxy fence has passed on to the
-/// asynchronous proxy, for shared and for global memory.
+/// asynchronous proxy, for shared and for global memory, or that `fence.proxy.tensormap` has released and acquired.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Know {
     pub(crate) seen: Clock,
     pub(crate) shared: Clock,
     pub(crate) global: Clock,
+    pub(crate) map_released: Clock,
+    pub(crate) map_acquired: Clock,
 }
 
 impl Know {
@@ -267,6 +269,8 @@ impl Know {
         self.seen.join(&other.seen);
         self.shared.join(&other.shared);
         self.global.join(&other.global);
+        self.map_released.join(&other.map_released);
+        self.map_acquired.join(&other.map_acquired);
     }
 
     /// Learns what `other` knows of some blocks.
@@ -274,12 +278,16 @@ impl Know {
         self.seen.join_of(&other.seen, wanted);
         self.shared.join_of(&other.shared, wanted);
         self.global.join_of(&other.global, wanted);
+        self.map_released.join_of(&other.map_released, wanted);
+        self.map_acquired.join_of(&other.map_acquired, wanted);
     }
 
     pub(crate) fn covers(&self, other: &Know) -> bool {
         self.seen.covers(&other.seen)
             && self.shared.covers(&other.shared)
             && self.global.covers(&other.global)
+            && self.map_released.covers(&other.map_released)
+            && self.map_acquired.covers(&other.map_acquired)
     }
 }
 

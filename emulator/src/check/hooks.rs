@@ -1,7 +1,9 @@
 //! Accesses, judged: of threads, of copies, of tensor cores; and the reports.
 
 use super::clock::{Kind, agent, block_of};
-use super::shadow::{ASYNC, CELL, Entry, Judge, SCOPE_SHIFT, SPREAD, STRONG, Wrong, describe, threads};
+use super::shadow::{
+    ASYNC, CELL, Entry, Judge, SCOPE_SHIFT, SPREAD, STRONG, SWIZZLE_SHIFT, TENSOR, Wrong, describe, threads,
+};
 use super::sync::check_of;
 use super::{BlockCheck, Strand, SystemCheck};
 use crate::exec::{Core, lanes};
@@ -99,7 +101,7 @@ impl Core<'_> {
         let peer = if rank == self.block.rank {
             None
         } else {
-            if let Some(report) = self.peer_trouble(rank, lanes) {
+            if let Some(report) = self.peer_trouble(rank, from, lanes) {
                 return Err(report);
             }
             let slot = self.block.peers.get(rank as usize).copied();
@@ -128,23 +130,27 @@ impl Core<'_> {
     }
 
     /// A peer's shared memory is there from the moment it is known to have started until it ends.
-    fn peer_trouble(&self, rank: u32, lanes: u32) -> Option<Box<Report>> {
+    fn peer_trouble(&self, rank: u32, address: u64, lanes: u32) -> Option<Box<Report>> {
         let slot = *self.block.peers.get(rank as usize)?;
         let peer = self.others.get(slot)?.as_deref()?;
-        let id = peer.check.as_ref()?.id;
-        let (message, hint) = if peer.done() {
+        let check = peer.check.as_ref()?;
+        let (message, pc, hint) = if peer.done() {
             (
                 "has ended",
+                check.end.map_or(0, |o| o.pc),
                 "a cluster barrier at the end: no block may leave before its peers are done with its memory",
             )
-        } else if !self.warp.check.strands.iter().any(|s| s.mask & lanes != 0 && s.know.seen.knows(id)) {
-            ("need not have started", "a cluster barrier before the first access to a peer")
+        } else if !self.warp.check.strands.iter().any(|s| s.mask & lanes != 0 && s.know.seen.knows(check.id))
+        {
+            ("need not have started", 0, "a cluster barrier before the first access to a peer")
         } else {
             return None;
         };
         let [x, y, z] = peer.ctaid;
         let message = format!("access to shared memory of block ({x},{y},{z}), rank {rank}, which {message}");
         let mut report = self.report(Class::Lifetime, lanes, message);
+        report.address = Some(address);
+        report.other = Some(format!("block ({x},{y},{z}) at {}", self.sys.describe(&peer.program, pc)));
         report.hint = Some(hint.into());
         Some(report)
     }
@@ -209,6 +215,48 @@ impl Core<'_> {
         Ok(())
     }
 
+    /// Judges a read of global memory by what the lanes know, and by nothing else.
+    fn plain_judge<'j>(&'j self, own: &'j BlockCheck, lanes: u32) -> Option<Judge<'j>> {
+        let strand = self.warp.check.strands.iter().find(|s| s.mask & lanes != 0)?;
+        Some(Judge {
+            know: &strand.know,
+            view: &own.view,
+            blocks: &self.sys.check.blocks,
+            own: threads(own.id, self.warp.index),
+            global: true,
+            proxies: false,
+            lint: false,
+            lanes,
+        })
+    }
+
+    /// A tensor copy reads its map from global memory: what wrote it there in this kernel must have been released and acquired for
+    /// the tensor map proxy.
+    pub(crate) fn touch_map(&mut self, address: u64, lanes: u32) -> Result<(), Box<Report>> {
+        self.touch_lane(true, address, 128, lanes.trailing_zeros(), false, 0)?;
+        let Some(own) = self.block.check.as_deref() else { return Ok(()) };
+        let Some(judge) = self.plain_judge(own, lanes).filter(|_| self.sys.config.checks.proxies) else {
+            return Ok(());
+        };
+        let unfenced = |e: &Entry| {
+            judge.know.map_acquired.missing(e.agent, if e.mask == 0 { 1 } else { e.mask }, e.epoch) != 0
+        };
+        let found = self.sys.check.pages.written_lately(address, 128, &judge, unfenced);
+        let Some(entry) = found else { return Ok(()) };
+        let other = self.party(entry);
+        let message = format!(
+            "the tensor map at {address:#x} was written in this kernel and need not be visible to the copy"
+        );
+        let mut report = self.report(Class::ProxyFence, lanes, message);
+        report.address = Some(address);
+        report.other = Some(format!("written by {other}"));
+        report.hint = Some(
+            "tensormap.cp_fenceproxy or fence.proxy.tensormap::generic.release by the writer, then fence.proxy.tensormap::generic.acquire [map], 128 by who copies"
+                .into(),
+        );
+        Err(report)
+    }
+
     /// A non-coherent load must not see bytes written by grids that still run.
     pub(crate) fn touch_non_coherent(
         &mut self,
@@ -220,21 +268,11 @@ impl Core<'_> {
         if !self.sys.config.checks.non_coherent {
             return Ok(());
         }
-        let Some(strand) = self.warp.check.strands.first() else { return Ok(()) };
-        let judge = Judge {
-            know: &strand.know,
-            view: &own.view,
-            blocks: &self.sys.check.blocks,
-            own: threads(own.id, self.warp.index),
-            global: true,
-            proxies: false,
-            lint: false,
-            lanes: mask,
-        };
+        let Some(judge) = self.plain_judge(own, mask) else { return Ok(()) };
         let mut found = None;
         lanes::each(mask, |l| {
             if found.is_none() {
-                found = self.sys.check.pages.written_lately(col[l], size, &judge).map(|e| (l, e));
+                found = self.sys.check.pages.written_lately(col[l], size, &judge, |_| true).map(|e| (l, e));
             }
         });
         let Some((l, entry)) = found else { return Ok(()) };
@@ -263,6 +301,17 @@ impl Core<'_> {
             _ => span,
         };
         let origin = op.origin;
+        // The manual: st.async and red.async are performed in the generic proxy.
+        let generic = matches!(
+            self.program.kernel().code[self.pc].op,
+            crate::ir::Op::StAsync { .. } | crate::ir::Op::RedAsync { .. }
+        );
+        let proxy = if generic { 0 } else { ASYNC };
+        let layout = match &op.transfer {
+            Transfer::Tensor { map, .. } => TENSOR | SharedDescriptor::mode(map.swizzle()) << SWIZZLE_SHIFT,
+            _ => 0,
+        };
+        let atomic = if op.reduce.is_some() { STRONG | 1 << SCOPE_SHIFT } else { 0 };
         let Some(check) = check_of(self.block, self.others, signal) else { return Ok(()) };
         let id = check.id;
         let Some(mbar) = check.mbarriers.get_mut(&op.mbarrier) else { return Ok(()) };
@@ -271,7 +320,7 @@ impl Core<'_> {
             agent: agent(id, Kind::Mbarrier, mbar.number),
             epoch: mbar.phase + 1,
             mask: 0,
-            info: self.pc as u32 | ASYNC | if op.reduce.is_some() { STRONG | 1 << SCOPE_SHIFT } else { 0 },
+            info: self.pc as u32 | proxy | layout | atomic,
         };
         self.touch_as(false, (rank << RANK_SHIFT | op.shared) as u64, span as u64, entry, lanes, true)?;
         match &op.transfer {
@@ -328,6 +377,7 @@ impl Core<'_> {
             info: op.origin.pc as u32 | ASYNC | flags,
         };
         self.warp.check.bulk_open |= lanes;
+        self.warp.check.bulk_pc = self.pc;
         self.warp.check.bulk_fresh |= lanes;
         let base = self.block.rank << RANK_SHIFT;
         let reading = entry(Kind::BulkRead, 0);
@@ -353,8 +403,13 @@ impl Core<'_> {
                 for (from, len) in sources {
                     self.touch_as(false, from, len, reading, lanes, false)?;
                 }
+                let beside = Entry { info: writing.info | TENSOR, ..writing };
                 for (from, len) in runs {
                     self.touch_as(true, from, len, writing, lanes, true)?;
+                    let rest = (from + len).next_multiple_of(CELL) - (from + len);
+                    if rest != 0 && self.sys.config.checks.trailing_sector {
+                        self.touch_as(true, from + len, rest, beside, lanes, true)?;
+                    }
                 }
             }
             Transfer::Bytes(_) => {}
@@ -377,6 +432,8 @@ impl Core<'_> {
             info: self.pc as u32,
         };
         self.warp.check.cp_open |= 1 << lane;
+        self.warp.check.cp_last[lane as usize] = entry.epoch;
+        self.warp.check.cp_pc = self.pc;
         self.touch_as(false, dst as u64, bytes as u64, entry, 1 << lane, true)?;
         if size > 0 {
             self.touch_as(true, src, size as u64, entry, 1 << lane, false)?;
@@ -401,20 +458,21 @@ impl Core<'_> {
             info: self.pc as u32 | ASYNC,
         };
         let base = self.block.rank << RANK_SHIFT;
-        let mut runs: Vec<(u32, u32)> = Vec::with_capacity(64);
+        let mut runs: Vec<(u32, u32, u32)> = Vec::with_capacity(64);
         let mut walk = |descriptor: u64, rows: u32, mn_major: bool| {
-            SharedDescriptor::decode(descriptor).for_each_chunk(rows, mn_major, size, |chunk| {
-                match runs.last_mut() {
-                    Some((from, len)) if *from + *len == chunk.address => *len += 16,
-                    _ => runs.push((chunk.address, 16)),
-                }
+            let descriptor = SharedDescriptor::decode(descriptor);
+            let layout = SharedDescriptor::mode(descriptor.swizzle) << SWIZZLE_SHIFT;
+            descriptor.for_each_chunk(rows, mn_major, size, |chunk| match runs.last_mut() {
+                Some((from, len, of)) if *from + *len == chunk.address && *of == layout => *len += 16,
+                _ => runs.push((chunk.address, 16, layout)),
             });
         };
         if let WgmmaA::Desc(_) = wgmma.a {
             walk(a_desc, 64, wgmma.transpose_a);
         }
         walk(b_desc, wgmma.n, wgmma.transpose_b);
-        for (from, len) in runs {
+        for (from, len, layout) in runs {
+            let entry = Entry { info: entry.info | layout, ..entry };
             self.touch_as(false, (base | from) as u64, len as u64, entry, u32::MAX, false)?;
         }
         Ok(())
@@ -486,11 +544,38 @@ impl Core<'_> {
                     "to the letter of the memory model a reuse across proxies needs fence.proxy.async; shipping kernels rely on the barrier alone",
                 );
             }
+            Wrong::Swizzle(e) => {
+                let names =
+                    ["no swizzle", "the 128-byte swizzle", "the 64-byte swizzle", "the 32-byte swizzle"];
+                let name = |e: Entry| names[(e.info >> SWIZZLE_SHIFT) as usize];
+                return finding(
+                    Class::WgmmaOperand,
+                    format!(
+                        "{access} with {} in its descriptor: a tensor copy wrote it with {}",
+                        name(entry),
+                        name(e)
+                    ),
+                    Some(format!("written by {}", self.party(e))),
+                    "bits 62-63 of the descriptor must name the swizzle of the tensor map",
+                );
+            }
+            Wrong::Trailing(e) => {
+                return finding(
+                    Class::Race,
+                    format!(
+                        "{access} beside a tensor store that may write all of these sixteen bytes again, and nothing orders the two (lint)"
+                    ),
+                    Some(format!("write by {}", self.party(e))),
+                    "wait for the store (cp.async.bulk.wait_group without .read, then a barrier), or end rows at multiples of 16 bytes",
+                );
+            }
             Wrong::Mbarrier => {
+                let inside = at as u32 & OFFSET_MASK & !7;
+                let init = self.block.check.as_ref().and_then(|c| c.mbarriers.get(&inside)?.init);
                 return finding(
                     Class::Mbarrier,
                     format!("{access}, where a live mbarrier is"),
-                    None,
+                    init.map(|e| format!("initialised by {}", self.party(e))),
                     "only mbarrier instructions may touch it until mbarrier.inval",
                 );
             }
@@ -521,9 +606,15 @@ impl Core<'_> {
             );
         }
         let (kind, _) = super::clock::inner_of(before.agent);
+        let tried = self.warp.check.tried.map(|(pc, _)| {
+            format!(
+                "{} returned false and was not repeated: it may do so at any time, and must loop",
+                self.describe(pc)
+            )
+        });
         let hint = match (kind, verb) {
             (k, _) if k == Kind::Mbarrier as u32 => {
-                "wait for the mbarrier of the copy before touching its bytes"
+                tried.as_deref().unwrap_or("wait for the mbarrier of the copy before touching its bytes")
             }
             (k, _) if k == Kind::CpAsync as u32 => {
                 "cp.async.wait_group by the thread that copied, then a barrier"

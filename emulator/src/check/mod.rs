@@ -27,12 +27,51 @@
 //! The lanes of a warp share one clock until some of them learn something alone; they meet again at `bar.warp.sync` and at
 //! any `.aligned` instruction, which also orders their accesses. Shuffles, votes and elections order nothing.
 //!
+//! # The twenty classes
+//!
+//! The classes of bugs that Hopper kernels have, what is reported, and the tests (`tests/bug_classes/`) that hold a kernel with the bug
+//! and its mended twin. A report names kernel, line, block, warp, lanes, address (where there is one) and the other party (where there
+//! is one: a wrong count or a misaligned address needs nobody else).
+//!
+//! | | bug | reported as | tests |
+//! | --- | --- | --- | --- |
+//! | 1 | ordinary (or `cp.async`, `st.async`) write, then `wgmma`, bulk or tensor store, no `fence.proxy.async` | `ProxyFence` at the asynchronous operation | `class_01_and_10_bulk_stores`, `class_01_tensor_stores`, `class_01_and_05_operands_of_wgmma`, `class_01_operands_by_cp_async` |
+//! | 2 | lint: ordinary access, then an asynchronous write, a barrier but no proxy fence between | `ProxyFence`, with [`proxy_reuse`](crate::Checks::proxy_reuse) | `class_02_reuse_across_proxies_is_a_lint` |
+//! | 3 | no `wgmma.fence` after a register was touched | `WgmmaFence` | `class_03_missing_fence` |
+//! | 4 | accumulators or A registers touched before `wait_group` covers them, or never committed | `WgmmaInFlight` | `class_04_registers_before_the_wait` |
+//! | 5 | warps of a warpgroup that differ; operand overwritten while it is read; accumulators used by another shape | `PartialWarpgroup`, `WgmmaOperand`, `Race`, `WgmmaInFlight` | `class_05_warps_that_differ`, `class_01_and_05_operands_of_wgmma` |
+//! | 6 | mbarrier before init, after inval, twice initialised, ordinarily accessed, misaligned, count out of range, used by who need not know of init, waited for in a peer | `Mbarrier`, `Race`, `Misaligned`, `OutOfBounds` | `class_06_*` |
+//! | | no fence between init and a copy that completes on it | advice `ProxyFence` ([`letter`](crate::Checks::letter)): Triton's kernels have none | `class_06_initialised_without_a_fence` |
+//! | 7 | more arrivals than expected; an arrival in a phase although nobody has waited for the one before; `try_wait` that does not loop; wrong parity | `Mbarrier`; `Race` or `Uninitialised` where the bytes are touched (the hint names the wait), or `Deadlock` | `class_07_*` |
+//! | 8 | bytes expected that do not come, or come unexpected; a phase that ends before its copies; bytes touched before the wait | `Mbarrier`, `Deadlock`, `Race` | `class_08_*` |
+//! | 9 | sizes, alignments, maps that are none; a map edited on the device without `fence.proxy.tensormap` | `AsyncCopy`, `Misaligned`, `TensorMap`; `ProxyFence` | `class_08_and_09_tensor_copies`, `class_09_*` |
+//! | 10 | source of a bulk store overwritten before `wait_group.read` and a barrier; result read after `.read` only | `BulkSourceOverwritten`, `Race` | `class_10_*`, `class_01_and_10_bulk_stores` |
+//! | | threads that exit without a wait for their bulk stores or `cp.async`s | advice `Lifetime`: the chip waits, and shipping kernels lean on it | `advice` |
+//! | 11 | a peer's memory touched before it has started, or although it may have ended; cluster barrier arrived at twice, or relaxed without a fence; copies and arrivals still on their way when a block ends | `Lifetime`, `Barrier`, `Race` | `class_11_*` |
+//! | 12 | `setmaxnreg` out of range, in part of a warpgroup, from the wrong side, twice without meeting, or a pool that does not suffice | `Registers`, `PartialWarpgroup`, `Deadlock` | `class_12_*` |
+//! | | registers given that nobody takes | advice `Registers`: legal, and pointless | |
+//! | 13 | named barriers: number, count, counts that differ, two arrivals of a thread in one phase, `.red` with others, part of a warp | `Barrier`, `PartialWarp`, `Deadlock` | `class_13_*` |
+//! | 14 | `griddepcontrol.wait` missing before a read or an overwrite; or in the grid between | `GridDependency` | `class_14_*` |
+//! | 15 | flags between blocks and devices: relaxed, weak, or of too narrow a scope; copies not waited for before the flag | `Race`, `Scope` | `class_15_*` |
+//! | 16 | descriptor whose rows leave shared memory, or whose swizzle is not the one a tensor copy wrote with | `OutOfBounds`, `WgmmaOperand` | `class_16_*` |
+//! | 17 | bounds, alignment, registers and bytes never written | `OutOfBounds`, `Misaligned`, `Uninitialised` | `class_17_*` |
+//! | 18 | `.sync` and `.aligned` with lanes absent; lanes that have not met; leaders; rows of `ldmatrix`; threads that left | `PartialWarp`, `Race`, `Misaligned`, `Deadlock` | `class_18_*` |
+//! | 19 | `st.async`, `red.async`, `cp.async` and its arrivals: bytes touched before their mbarrier or group, counts of `.noinc` | `Race`, `Uninitialised`, `Mbarrier`, `Deadlock` | `class_19_*` |
+//! | 20 | lint: a write beside a tensor store whose row ends inside sixteen bytes | `Race`, with [`trailing_sector`](crate::Checks::trailing_sector) | `class_20_trailing_sectors_are_a_lint` |
+//!
+//! `st.async` and `red.async` are performed in the generic proxy (PTX ISA, `st.async`): what they bring needs a proxy fence before the
+//! asynchronous proxy reads it. What a wrong leading or stride offset of a descriptor, or a base offset, reads is bytes of somewhere
+//! else: that shows in the result, and only sometimes here. That registers `setmaxnreg.inc` brings hold nothing cannot show in PTX, whose
+//! registers are not the chip's.
+//!
 //! # Limits
 //!
 //! An mbarrier's agent stands for all copies of a phase: two copies that overlap in one phase are not told apart, and
 //! neither are `wgmma`s of one warpgroup. A wait of any warp for its `wgmma`s covers the warpgroup's. Volatile loads count as
 //! acquires and volatile stores as releases, as shipping code has it. Grids of other streams that have ended count as
-//! ordered. `griddepcontrol.wait` by any thread counts for its block. Host copies do not race.
+//! ordered. `griddepcontrol.wait` by any thread counts for its block. Host copies do not race. Of a peer's mbarrier it is only seen
+//! whether a wait for the last phase has happened, not whether the arrival comes after it: multicast copies order, but tell nothing.
+//! `fence.proxy.tensormap` acquires every map. A map may be edited again before its copies are done.
 //!
 //! # Cost
 //!
@@ -51,12 +90,12 @@ use std::sync::Arc;
 use crate::machine::block::{Block, Origin};
 use crate::machine::system::System;
 use crate::report::Class;
-use clock::{Kind, Know, agent};
+use clock::{Clock, Kind, Know, agent};
 use shadow::{BlockInfo, Pages, Shadow, View};
 
 pub(crate) use hooks::{strength, unmet};
 pub(crate) use shadow::SILENT;
-pub(crate) use sync::completed_outside;
+pub(crate) use sync::{completed_outside, left_behind};
 
 /// Lanes that know the same.
 #[derive(Clone, Debug, Default)]
@@ -82,15 +121,22 @@ pub(crate) struct WarpCheck {
     /// Moment of the `cp.async`s, and the lanes and moments of commits not waited for.
     cp_epoch: u32,
     cp_commits: Vec<(u32, u32)>,
-    /// Lanes with `cp.async`s, and with bulk stores, that they have not waited for.
+    /// Lanes with `cp.async`s of which no mbarrier tells, and the moment of each lane's last.
     cp_open: u32,
+    cp_last: [u32; 32],
+    /// Lanes with bulk stores that they have not waited for. And the last `cp.async` and bulk store.
     bulk_open: u32,
+    cp_pc: usize,
+    bulk_pc: usize,
     /// Lanes whose last bulk stores no commit has covered.
     bulk_fresh: u32,
-    /// Lanes took different ways since they last met.
+    /// Lanes took different ways since they last met, and where.
     apart: bool,
+    parted: usize,
     /// A release that was seen by an acquire outside its scope: here, and there (block number, instruction).
     narrow: Option<(usize, u32, usize)>,
+    /// A wait for an mbarrier that returned false and has not been repeated with success: its instruction and the offset.
+    tried: Option<(usize, u32)>,
 }
 
 impl WarpCheck {
@@ -110,8 +156,14 @@ impl WarpCheck {
 #[derive(Clone, Debug, Default)]
 struct Mbar {
     number: u32,
-    /// Phases completed.
+    /// Phases completed, and how many of them were of an object here before.
     phase: u32,
+    born: u32,
+    /// A wait has seen the last phase complete, and who completed it.
+    observed: bool,
+    ended_by: shadow::Entry,
+    /// Last arrivals of warps of peers.
+    remote: Vec<shadow::Entry>,
     arriving: Know,
     completed: Know,
     /// Who initialised it, and whether a fence has shown that to the asynchronous proxy.
@@ -128,11 +180,15 @@ struct Mbar {
 struct Gate {
     arriving: Know,
     done: Know,
+    /// Who has arrived without telling anything: what these read, they have read.
+    reading: Clock,
+    read: Clock,
 }
 
 impl Gate {
     fn complete(&mut self) {
         self.done = std::mem::take(&mut self.arriving);
+        self.read = std::mem::take(&mut self.reading);
     }
 }
 
@@ -150,17 +206,16 @@ pub(crate) struct BlockCheck {
     /// Where registers were first given back, and whether anybody took any.
     registers_given: Option<Origin>,
     registers_taken: bool,
+    /// Each warp's last `setmaxnreg`s, numbered.
+    registers_moved: Vec<(u64, shadow::Entry)>,
+    /// What the threads that have exited knew, and the last of them to exit.
+    ended: Know,
+    end: Option<Origin>,
+    /// What peers had read when they arrived at a cluster barrier that this block has passed, relaxed or not.
+    read: Clock,
 }
 
 impl BlockCheck {
-    /// `setmaxnreg` was executed.
-    pub(crate) fn registers_moved(&mut self, inc: bool, origin: Origin) {
-        self.registers_taken |= inc;
-        if !inc {
-            self.registers_given.get_or_insert(origin);
-        }
-    }
-
     /// Who gave registers that nobody took.
     pub(crate) fn registers_wasted(&self) -> Option<Origin> {
         self.registers_given.filter(|_| !self.registers_taken)
@@ -171,11 +226,18 @@ impl BlockCheck {
         self.gates[id].complete();
     }
 
-    /// A phase of an mbarrier has ended. `Some`: a copy of that phase that has not landed.
-    pub(crate) fn phase_complete(&mut self, offset: u32) -> Option<(Origin, u32)> {
+    /// Who was the first to arrive, expect or initialise, for an mbarrier somebody waits for.
+    pub(crate) fn owes(&self, offset: u32) -> Option<Result<Origin, shadow::Entry>> {
+        let mbar = self.mbarriers.get(&offset)?;
+        mbar.expected.map(Ok).or(mbar.init.map(Err))
+    }
+
+    /// A phase of an mbarrier has ended, by whom. `Some`: a copy of that phase that has not landed.
+    pub(crate) fn phase_complete(&mut self, offset: u32, by: shadow::Entry) -> Option<(Origin, u32)> {
         let id = self.id;
         let mbar = self.mbarriers.get_mut(&offset)?;
         mbar.phase += 1;
+        (mbar.observed, mbar.ended_by) = (false, by);
         let mut know = std::mem::take(&mut mbar.arriving);
         know.seen.raise(agent(id, Kind::Mbarrier, mbar.number), 0, 1, mbar.phase);
         mbar.completed = know;
@@ -216,6 +278,9 @@ pub(crate) struct SystemCheck {
     told: HashMap<u64, Told>,
     /// Cluster barriers, by the number of the cluster's first block.
     clusters: HashMap<u32, Gate>,
+    /// Programmatic grids, and those of which a block has executed `griddepcontrol.wait`.
+    early: std::collections::HashSet<u32>,
+    waited: std::collections::HashSet<u32>,
     /// What advice was given of already: kernel, instruction, class.
     advised: std::collections::HashSet<(usize, usize, Class)>,
     /// Grids of each stream, as they began.
@@ -235,6 +300,8 @@ impl SystemCheck {
         self.clusters.clear();
         self.streams.clear();
         self.carried.clear();
+        self.early.clear();
+        self.waited.clear();
         self.blocks.clear();
     }
 }
@@ -285,11 +352,17 @@ pub(crate) fn start_block(
     if !open.contains(&own) {
         open.push(own);
     }
-    if grid.programmatic
-        && let Some(before) = line.iter().rev().find(|g| **g < own)
-        && !open.contains(before)
-    {
-        open.push(*before);
+    if grid.programmatic {
+        // What began early under a grid that began early itself, and has not waited, may run beside the one before that too.
+        for before in line.iter().rev().filter(|g| **g < own) {
+            if !open.contains(before) {
+                open.push(*before);
+            }
+            if !check.early.contains(before) || check.waited.contains(before) {
+                break;
+            }
+        }
+        check.early.insert(own);
     }
     Some(Box::new(BlockCheck {
         id,
@@ -300,6 +373,10 @@ pub(crate) fn start_block(
         gates: Default::default(),
         registers_given: None,
         registers_taken: false,
+        registers_moved: Vec::new(),
+        ended: Know::default(),
+        end: None,
+        read: Clock::default(),
     }))
 }
 

@@ -31,11 +31,16 @@ pub(crate) const SCOPE_SHIFT: u32 = 26;
 pub(crate) const SPREAD: u32 = 1 << 28;
 /// The write changes nothing: what is there already is written again.
 pub(crate) const SILENT: u32 = 1 << 29;
+/// Of a tensor copy into shared memory: its swizzle is known ([`SWIZZLE_SHIFT`]). Of a tensor store: the bytes lie beside the
+/// store's own, in the sixteen that it may write again.
+pub(crate) const TENSOR: u32 = 1 << 23;
+/// Two bits: the swizzle a tensor copy wrote with, or a `wgmma` reads with, as descriptors encode it.
+pub(crate) const SWIZZLE_SHIFT: u32 = 30;
 /// Bits of the instruction's index.
-const PC: u32 = (1 << 24) - 1;
+const PC: u32 = (1 << 23) - 1;
 
 /// An access, remembered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) agent: Agent,
     pub(crate) epoch: u32,
@@ -139,6 +144,10 @@ pub(crate) enum Wrong {
     Unfenced(Entry),
     /// Lint: an asynchronous write after a generic access with no proxy fence between.
     UnfencedReuse(Entry),
+    /// A `wgmma` reads with another swizzle than these bytes were written with.
+    Swizzle(Entry),
+    /// Lint: a write beside a tensor store, in the sixteen bytes that the store may write again.
+    Trailing(Entry),
     /// An ordinary access to a live mbarrier.
     Mbarrier,
 }
@@ -194,6 +203,20 @@ impl Judge<'_> {
             2 => self.blocks.get(block).map(|b| b.device) == self.blocks.get(own).map(|b| b.device),
             _ => true,
         }
+    }
+
+    /// Did a tensor copy write these bytes with another swizzle than the `wgmma` that reads them has?
+    fn other_swizzle(before: Entry, new: Entry) -> bool {
+        let (kind, reader) = (inner_of(before.agent).0, inner_of(new.agent).0);
+        reader == Kind::Wgmma as u32
+            && kind == Kind::Mbarrier as u32
+            && before.is(TENSOR)
+            && before.info >> SWIZZLE_SHIFT != new.info >> SWIZZLE_SHIFT
+    }
+
+    /// Is this the part of a tensor store that is not its own?
+    fn trailing(entry: Entry) -> bool {
+        entry.is(TENSOR) && inner_of(entry.agent).0 == Kind::BulkWrite as u32
     }
 
     /// Has a proxy fence passed this generic access on?
@@ -327,8 +350,17 @@ impl Pool {
             if before.agent == LIVE {
                 return Err(Wrong::Mbarrier);
             }
-            if !judge.ordered(before, new) && !judge.both_strong(before, new) && !new.is(SILENT) {
-                return Err(Wrong::AfterWrite(before));
+            let beside = Judge::trailing(before);
+            if (write || !beside)
+                && !judge.ordered(before, new)
+                && !judge.both_strong(before, new)
+                && !new.is(SILENT)
+            {
+                let wrong = if beside || Judge::trailing(new) { Wrong::Trailing } else { Wrong::AfterWrite };
+                return Err(wrong(before));
+            }
+            if !write && Judge::other_swizzle(before, new) {
+                return Err(Wrong::Swizzle(before));
             }
             let generic = new.is(ASYNC) && !before.is(ASYNC);
             if generic && judge.proxies && (!write || new.is(STRONG)) && !judge.fenced(before) {
@@ -337,6 +369,11 @@ impl Pool {
             if generic && judge.lint && write && !judge.fenced(before) {
                 return Err(Wrong::UnfencedReuse(before));
             }
+        }
+        if write && Judge::trailing(new) {
+            // Writes what was there: only other writers mind.
+            cell.write = new;
+            return Ok(());
         }
         if write {
             let readers = match cell.read.agent {
@@ -391,6 +428,25 @@ impl Pool {
                 }
             }
         }
+    }
+
+    /// A write (true) or a read of a cell that `unknown` objects to.
+    fn find(&self, cell: &Cell, unknown: &impl Fn(bool, &Entry) -> bool) -> Option<(bool, Entry)> {
+        match cell.write.agent {
+            SPLIT => {
+                let pieces = &self.children[cell.write.epoch as usize];
+                return pieces.iter().find_map(|c| self.find(c, unknown));
+            }
+            NOBODY | LIVE => {}
+            _ if unknown(true, &cell.write) => return Some((true, cell.write)),
+            _ => {}
+        }
+        let readers = match cell.read.agent {
+            NOBODY => &[][..],
+            MANY => &self.lists[cell.read.epoch as usize][..],
+            _ => std::slice::from_ref(&cell.read),
+        };
+        readers.iter().find(|r| unknown(false, r)).map(|r| (false, *r))
     }
 
     fn mark(&mut self, cell: &mut Cell, size: u64, (from, to): (u64, u64), live: bool) {
@@ -451,6 +507,14 @@ impl Shadow {
         Ok(())
     }
 
+    /// The first access, by address, that `unknown` objects to (true: a write).
+    pub(crate) fn find(&self, unknown: impl Fn(bool, &Entry) -> bool) -> Option<(u64, bool, Entry)> {
+        self.cells.iter().enumerate().find_map(|(i, cell)| {
+            let (write, entry) = self.pool.find(cell, &unknown)?;
+            Some((i as u64 * CELL, write, entry))
+        })
+    }
+
     /// A range becomes an mbarrier, or none any more.
     pub(crate) fn mbarrier(&mut self, from: u64, live: bool) {
         let base = from / CELL * CELL;
@@ -500,22 +564,27 @@ impl Pages {
         Ok(())
     }
 
-    /// Was the last write to any of these bytes made by a grid that has not ended for this reader?
-    pub(crate) fn written_lately(&self, from: u64, len: u64, judge: &Judge) -> Option<Entry> {
+    /// Was the last write to any of these bytes made by a grid that has not ended for this reader, and is one that `wanted` wants?
+    pub(crate) fn written_lately(
+        &self,
+        from: u64,
+        len: u64,
+        judge: &Judge,
+        wanted: impl Fn(&Entry) -> bool,
+    ) -> Option<Entry> {
+        let lately = |_: bool, e: &Entry| {
+            let writer = judge.blocks.get(block_of(e.agent) as usize);
+            writer.is_some_and(|b| !judge.view.ended(b.grid)) && wanted(e)
+        };
         let mut at = from / CELL * CELL;
         while at < from + len {
-            if let Some(page) = self.pages.get(&(at / PAGE)) {
-                let cell = page[(at % PAGE / CELL) as usize];
-                let write = cell.write;
-                if write.agent != NOBODY
-                    && write.agent < LIVE
-                    && judge
-                        .blocks
-                        .get(block_of(write.agent) as usize)
-                        .is_some_and(|b| !judge.view.ended(b.grid))
-                {
-                    return Some(write);
-                }
+            let page = self.pages.get(&(at / PAGE));
+            let found = page.and_then(|page| {
+                let cell = Cell { read: Entry::NONE, ..page[(at % PAGE / CELL) as usize] };
+                self.pool.find(&cell, &lately)
+            });
+            if let Some((true, entry)) = found {
+                return Some(entry);
             }
             at += CELL;
         }

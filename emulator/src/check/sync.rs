@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::clock::{Kind, Know, agent};
+use super::clock::{Kind, Know, agent, block_of};
 use super::shadow::{Entry, View, threads};
 use super::{BlockCheck, Strand, Told, WarpCheck};
 use crate::exec::{Core, lanes};
@@ -126,16 +126,16 @@ impl Core<'_> {
         &mut self,
         class: Class,
         lanes: u32,
-        message: impl FnOnce() -> String,
-        hint: impl FnOnce() -> String,
+        words: impl FnOnce(&Self) -> (String, Option<String>, &'static str),
     ) {
         if !self.sys.config.checks.letter {
             return;
         }
         let program: *const _ = self.program;
         if self.sys.check.advised.insert((program as usize, self.pc, class)) {
-            let mut report = self.report(class, lanes, message());
-            report.hint = Some(hint());
+            let (message, other, hint) = words(self);
+            let mut report = self.report(class, lanes, message);
+            (report.other, report.hint) = (other, Some(hint.into()));
             self.sys.advise(report);
         }
     }
@@ -144,18 +144,21 @@ impl Core<'_> {
     #[inline]
     pub(crate) fn lanes_part(&mut self) {
         self.warp.check.apart = true;
+        self.warp.check.parted = self.pc;
     }
 
     /// A converging instruction that is no barrier of the warp: have the lanes been brought together?
     #[inline]
     pub(crate) fn lanes_expected(&mut self, mask: u32) {
         if self.warp.check.apart && self.checking() {
-            self.advise(
-                Class::PartialWarp,
-                mask,
-                || "lanes that took different ways come to an .aligned instruction, and nothing but the compiler brings them together".into(),
-                || "bar.warp.sync where the ways meet".into(),
-            );
+            let parted = self.warp.check.parted;
+            self.advise(Class::PartialWarp, mask, |core| {
+                (
+                    "lanes that took different ways come to an .aligned instruction, and nothing but the compiler brings them together".into(),
+                    Some(format!("they parted at {}", core.describe(parted))),
+                    "bar.warp.sync where the ways meet",
+                )
+            });
         }
     }
 
@@ -201,10 +204,10 @@ impl Core<'_> {
     /// A relaxed arrival at the cluster barrier: it passes on what fences before it released, and nothing else.
     pub(crate) fn cluster_tell_released(&mut self, mask: u32) {
         let Some(cluster) = self.cluster_id() else { return };
-        if self.block.check.is_none() {
-            return;
-        }
+        let Some(check) = &self.block.check else { return };
         let gate = self.sys.check.clusters.entry(cluster).or_default();
+        let moment = self.warp.check.close();
+        gate.reading.raise(threads(check.id, self.warp.index), mask, self.warp.check.whole, moment);
         for strand in self.warp.check.strands.iter().filter(|s| s.mask & mask != 0) {
             if let Some((released, _)) = &strand.release {
                 gate.arriving.join(released);
@@ -227,6 +230,9 @@ impl Core<'_> {
             && let Some(gate) = self.sys.check.clusters.get(&cluster)
         {
             self.warp.check.learn(mask, &gate.done);
+            if let Some(check) = &mut self.block.check {
+                check.read.join(&gate.read);
+            }
         }
     }
 
@@ -252,6 +258,29 @@ impl Core<'_> {
         }
         if shared {
             self.show_mbarriers(mask);
+        }
+    }
+
+    /// `fence.proxy.tensormap`: what was written is released for the tensor map proxy, or what was released is acquired.
+    /// (The manual's acquire speaks of 128 bytes; this one of every map.)
+    pub(crate) fn map_fence(&mut self, acquire: bool, mask: u32) {
+        let Some(check) = &self.block.check else { return };
+        let own = threads(check.id, self.warp.index);
+        let warp = &mut self.warp.check;
+        let moment = warp.close();
+        warp.split(mask);
+        let whole = warp.whole;
+        for strand in warp.strands.iter_mut().filter(|s| s.mask & mask != 0) {
+            let know = &mut strand.know;
+            if acquire {
+                know.map_acquired.join(&know.map_released);
+            } else {
+                know.map_released.join(&know.seen);
+                know.map_released.raise(own, mask, whole, moment);
+                if let Some((released, _)) = &mut strand.release {
+                    released.map_released.join(&know.map_released);
+                }
+            }
         }
     }
 
@@ -406,7 +435,16 @@ impl Core<'_> {
         let infos = &self.sys.check.blocks;
         let Some(own) = infos.get(check.id as usize) else { return };
         let line = self.sys.check.streams.get(&own.stream);
-        let before = |g: &u32| *g < own.grid && line.is_some_and(|l| l.contains(g));
+        // A grid that never waited may have ended before the grid before it: then this wait has not seen that one end either.
+        let mut ended: Vec<u32> = Vec::new();
+        for before in line.into_iter().flatten().rev().filter(|g| **g < own.grid) {
+            ended.push(*before);
+            if self.sys.check.early.contains(before) && !self.sys.check.waited.contains(before) {
+                break;
+            }
+        }
+        self.sys.check.waited.insert(own.grid);
+        let before = |g: &u32| ended.contains(g);
         let open: Vec<u32> = check.view.open.iter().copied().filter(|g| !before(g)).collect();
         if open.len() != check.view.open.len() {
             check.view = Arc::new(View { next: check.view.next, open });
@@ -444,7 +482,7 @@ impl Core<'_> {
                 check.unfenced -= 1;
             }
             let (number, phase) = (mbar.number, mbar.phase);
-            *mbar = super::Mbar { number, phase, init: Some(init), ..super::Mbar::default() };
+            *mbar = super::Mbar { number, phase, born: phase, init: Some(init), ..super::Mbar::default() };
             check.unfenced += 1;
             check.shadow.mbarrier((shared & OFFSET_MASK) as u64, true);
         }
@@ -506,7 +544,7 @@ impl Core<'_> {
         report.other = Some(format!("initialised by {other}"));
         report.hint = Some(hint.into());
         if ordered {
-            // Once is enough.
+            // Triton's kernels do without. Once is enough.
             if let Some(check) = check_of(self.block, self.others, shared)
                 && let Some(mbar) = check.mbarriers.get_mut(&(shared & OFFSET_MASK))
                 && !mbar.fenced
@@ -518,6 +556,54 @@ impl Core<'_> {
             return Ok(());
         }
         Err(report)
+    }
+
+    /// An arrival: somebody must have waited for the phase before, and the arrival must come after that wait.
+    pub(crate) fn mbar_arrives(&mut self, shared: u32, lanes: u32) -> Result<(), Box<Report>> {
+        let Some(own) = self.block.check.as_ref().map(|c| threads(c.id, self.warp.index)) else {
+            return Ok(());
+        };
+        // The arrival itself is something that a peer's end has to know of.
+        let remote = shared >> RANK_SHIFT != self.block.rank;
+        self.warp.check.dirty |= remote;
+        let entry = Entry { agent: own, epoch: self.warp.check.epoch, mask: lanes, info: self.pc as u32 };
+        let Some(check) = check_of(self.block, self.others, shared) else { return Ok(()) };
+        let id = check.id;
+        let Some(mbar) = check.mbarriers.get_mut(&(shared & OFFSET_MASK)) else { return Ok(()) };
+        if remote {
+            mbar.remote.retain(|e| e.agent != entry.agent || e.mask & !lanes != 0);
+            mbar.remote.push(entry);
+        }
+        let phase = mbar.phase - mbar.born;
+        if phase == 0 {
+            return Ok(());
+        }
+        // Multicast copies tell nothing of what their issuer knew: of a peer's mbarrier the wait must merely have been.
+        let waited = if remote {
+            mbar.observed
+        } else {
+            let end = agent(id, Kind::Mbarrier, mbar.number);
+            let mut here = self.warp.check.strands.iter().filter(|s| s.mask & lanes != 0);
+            here.all(|s| s.know.seen.missing(end, 1, mbar.phase) == 0)
+        };
+        if waited {
+            return Ok(());
+        }
+        let ended_by = mbar.ended_by;
+        let message = format!(
+            "arrival in phase {phase} of the mbarrier at {shared:#x}, not ordered after any wait for phase {}: whoever waits by parity may miss that phase",
+            phase - 1
+        );
+        let mut report = self.report(Class::Mbarrier, lanes, message);
+        report.address = Some(shared as u64);
+        report.other = Some(format!("phase {} was completed by {}", phase - 1, self.party(ended_by)));
+        report.hint = Some("wait for each phase of an mbarrier before arriving in the next".into());
+        Err(report)
+    }
+
+    /// A wait for an mbarrier has returned false.
+    pub(crate) fn mbar_tried(&mut self, offset: u32) {
+        self.warp.check.tried = Some((self.pc, offset));
     }
 
     /// An arrival with release semantics, about to be counted.
@@ -542,20 +628,25 @@ impl Core<'_> {
 
     /// Lanes have seen a phase of an mbarrier of this block complete.
     pub(crate) fn mbar_learn(&mut self, offset: u32, lanes: u32) {
-        if let Some(check) = &self.block.check
-            && let Some(mbar) = check.mbarriers.get(&offset)
+        if let Some(check) = &mut self.block.check
+            && let Some(mbar) = check.mbarriers.get_mut(&offset)
         {
+            mbar.observed = true;
             self.warp.check.learn(lanes, &mbar.completed);
+            self.warp.check.tried.take_if(|(_, at)| *at == offset);
         }
     }
 
     /// A phase of an mbarrier may have ended: tells it on, and convicts a phase that ended before its copies landed.
-    pub(crate) fn mbar_changed(&mut self, shared: u32, flipped: bool) -> Result<(), Box<Report>> {
-        if !flipped {
-            return Ok(());
-        }
+    pub(crate) fn mbar_changed(
+        &mut self,
+        shared: u32,
+        origin: Origin,
+        flipped: bool,
+    ) -> Result<(), Box<Report>> {
+        let Some(own) = self.block.check.as_ref().filter(|_| flipped).map(|c| c.id) else { return Ok(()) };
         let Some(check) = check_of(self.block, self.others, shared) else { return Ok(()) };
-        match check.phase_complete(shared & OFFSET_MASK) {
+        match check.phase_complete(shared & OFFSET_MASK, by(own, origin)) {
             Some((copy, bytes)) if self.sys.config.checks.transactions => {
                 let at = self.describe(copy.pc);
                 let mut report = self.report(Class::Mbarrier, 0, ended_early(shared, bytes));
@@ -584,9 +675,6 @@ impl Core<'_> {
         let Some(id) = self.block.check.as_ref().map(|c| c.id) else { return };
         let who = agent(id, Kind::CpAsync, self.warp.index * 32);
         let warp = &mut self.warp.check;
-        if groups.is_none_or(|n| n == 0) {
-            warp.cp_open &= !mask;
-        }
         let mut moments = [0u32; 32];
         let mut last = 0;
         match groups {
@@ -621,6 +709,8 @@ impl Core<'_> {
         let Some(id) = self.block.check.as_ref().map(|c| c.id) else { return };
         let who = agent(id, Kind::CpAsync, self.warp.index * 32);
         let (moment, whole) = (self.warp.check.cp_epoch, self.warp.check.whole);
+        // Who waits for the mbarrier waits for the copies.
+        self.warp.check.cp_open &= !lanes;
         if let Some(check) = check_of(self.block, self.others, shared)
             && let Some(mbar) = check.mbarriers.get_mut(&(shared & OFFSET_MASK))
         {
@@ -660,21 +750,91 @@ impl Core<'_> {
 
     /// Threads exit: nothing of theirs should be left unwaited for.
     pub(crate) fn threads_end(&mut self, mask: u32) {
-        let (copies, stores) = (self.warp.check.cp_open & mask, self.warp.check.bulk_open & mask);
+        let origin = self.origin(mask);
+        if let Some(check) = &mut self.block.check {
+            check.end = Some(origin);
+            for strand in self.warp.check.strands.iter().filter(|s| s.mask & mask != 0) {
+                check.ended.join(&strand.know);
+            }
+        }
+        let stores = self.warp.check.bulk_open & mask;
+        let copies = self.cp_unknown(mask);
         if copies | stores == 0 {
             return;
         }
-        let (lanes, what, wait) = if stores != 0 {
-            (stores, "bulk stores", "cp.async.bulk.wait_group 0")
+        let (lanes, what, pc, hint) = if stores != 0 {
+            let hint = "cp.async.bulk.wait_group 0 before the end: the chip waits by itself, the manual does not promise it";
+            (stores, "bulk stores", self.warp.check.bulk_pc, hint)
         } else {
-            (copies, "cp.asyncs", "cp.async.wait_all")
+            let hint =
+                "cp.async.wait_all before the end: the chip waits by itself, the manual does not promise it";
+            (copies, "cp.asyncs", self.warp.check.cp_pc, hint)
         };
-        self.advise(
-            Class::Lifetime,
-            lanes,
-            || format!("threads exit without having waited for their {what}"),
-            || format!("{wait} before the end: the chip waits by itself, the manual does not promise it"),
-        );
+        self.advise(Class::Lifetime, lanes, |core| {
+            let last = format!("the last was issued by warp {} at {}", core.warp.index, core.describe(pc));
+            (format!("threads exit without having waited for their {what}"), Some(last), hint)
+        });
+    }
+
+    /// Lanes whose last `cp.async` they have neither waited for nor handed to an mbarrier.
+    fn cp_unknown(&self, mask: u32) -> u32 {
+        let warp = &self.warp.check;
+        let Some(id) = self.block.check.as_ref().map(|c| c.id) else { return 0 };
+        let who = agent(id, Kind::CpAsync, self.warp.index * 32);
+        let mut unknown = 0;
+        lanes::each(warp.cp_open & mask, |l| {
+            let strand = warp.strands.iter().find(|s| s.mask >> l & 1 == 1);
+            let lane = 1 << l;
+            let known = strand.is_some_and(|s| s.know.seen.missing(who, lane, warp.cp_last[l]) == 0);
+            unknown |= if known { 0 } else { lane };
+        });
+        unknown
+    }
+
+    /// `setmaxnreg` was executed.
+    pub(crate) fn registers_moved(&mut self, inc: bool, mask: u32) {
+        let origin = self.origin(mask);
+        let epoch = self.warp.check.epoch;
+        let Some(check) = &mut self.block.check else { return };
+        self.warp.check.dirty = true;
+        check.registers_taken |= inc;
+        if !inc {
+            check.registers_given.get_or_insert(origin);
+        }
+        let entry = Entry { epoch, ..by(check.id, origin) };
+        let number = self.warp.setmaxnreg.0;
+        // Other warps may be one behind.
+        check.registers_moved.retain(|(n, e)| e.agent != entry.agent || n + 1 >= number);
+        check.registers_moved.push((number, entry));
+    }
+
+    /// Another `setmaxnreg`: the warps of the warpgroup must have met since the last.
+    pub(crate) fn registers_met(&self, mask: u32) -> Result<(), Box<Report>> {
+        let Some(check) = &self.block.check else { return Ok(()) };
+        let Some(number) = self.warp.setmaxnreg.0.checked_sub(1) else { return Ok(()) };
+        let group = self.warp.index / 4 * 4;
+        let known = |e: &Entry| {
+            self.warp.check.strands.iter().all(|s| s.know.seen.missing(e.agent, e.mask, e.epoch) == 0)
+        };
+        for peer in (group..group + 4).filter(|w| *w != self.warp.index) {
+            let mut before = check.registers_moved.iter();
+            let before = before.find(|(n, e)| *n == number && e.agent == threads(check.id, peer));
+            let before = before.map(|(_, e)| e);
+            if before.is_some_and(known) {
+                continue;
+            }
+            let other = match before {
+                Some(e) => format!("the setmaxnreg of {}", self.party(*e)),
+                None => format!("warp {peer}, which has executed none"),
+            };
+            let message =
+                "a second setmaxnreg although the warps of the warpgroup have not met since the first";
+            let mut report = self.report(Class::Registers, mask, message);
+            report.other = Some(other);
+            report.hint = Some("a barrier of the warpgroup's four warps between two setmaxnreg".into());
+            return Err(report);
+        }
+        Ok(())
     }
 
     /// `wgmma.wait_group`: operations before a sequence number are done.
@@ -684,6 +844,11 @@ impl Core<'_> {
         know.seen.raise(agent(id, Kind::Wgmma, self.warp.index / 4), 0, 1, before as u32);
         self.warp.check.learn(mask, &know);
     }
+}
+
+/// Who did something in a block.
+fn by(block: u32, origin: Origin) -> Entry {
+    Entry { agent: threads(block, origin.warp), epoch: 0, mask: origin.lanes, info: origin.pc as u32 }
 }
 
 const EXPECT: &str = "expect_tx must count every byte of the phase's copies (whole boxes, filled elements included) before the last arrival";
@@ -711,7 +876,7 @@ pub(crate) fn completed_outside(
     origin: Origin,
 ) -> Result<(), Box<Report>> {
     let Some(check) = block.check.as_deref_mut() else { return Ok(()) };
-    match check.phase_complete(offset) {
+    match check.phase_complete(offset, by(check.id, origin)) {
         Some((copy, bytes)) if sys.config.checks.transactions => {
             let mut report = sys.report(block, Class::Mbarrier, copy, ended_early(offset, bytes));
             report.address = Some(offset as u64);
@@ -722,4 +887,53 @@ pub(crate) fn completed_outside(
         }
         _ => Ok(()),
     }
+}
+
+/// A block ends: what others did to its shared memory, copies included, must be known to one of its threads, or it may still
+/// happen. The finding for the first that is not.
+pub(crate) fn left_behind(
+    sys: &crate::machine::system::System,
+    block: &Block,
+    check: &BlockCheck,
+) -> Option<Box<Report>> {
+    let missing = |e: &Entry| check.ended.seen.missing(e.agent, e.mask.max(1), e.epoch) != 0;
+    let copy = |e: &Entry| super::clock::inner_of(e.agent).0 == Kind::Mbarrier as u32;
+    let arrival = check.mbarriers.iter().find_map(|(offset, mbar)| {
+        let entry = mbar.remote.iter().find(|e| missing(e))?;
+        Some((*offset as u64, "an arrival at its mbarrier", *entry))
+    });
+    let access = || {
+        let read = |e: &Entry| check.read.missing(e.agent, e.mask.max(1), e.epoch) == 0;
+        let foreign = |write: bool, e: &Entry| {
+            (block_of(e.agent) != check.id || copy(e)) && missing(e) && (write || !read(e))
+        };
+        if block.peers.len() == 1 && check.mbarriers.is_empty() {
+            return None;
+        }
+        let (at, write, entry) = check.shadow.find(foreign)?;
+        let what = match (copy(&entry), write) {
+            (true, true) => "a copy into its shared memory",
+            (true, false) => "a copy out of its shared memory",
+            (false, true) => "a write to its shared memory",
+            (false, false) => "a read of its shared memory",
+        };
+        Some((at, what, entry))
+    };
+    let (at, what, entry) = arrival.or_else(access)?;
+    let info = sys.check.blocks.get(block_of(entry.agent) as usize)?;
+    let [x, y, z] = info.ctaid;
+    let line = sys.describe(&info.program, entry.pc());
+    let message = format!("the block may end before {what}: none of its threads has waited for that");
+    let mut report = sys.report(block, Class::Lifetime, check.end?, message);
+    report.address = Some((block.rank << RANK_SHIFT) as u64 | at);
+    report.other = Some(format!("block ({x},{y},{z}) {} at {line}", super::shadow::describe(entry)));
+    report.hint = Some(
+        if copy(&entry) {
+            "wait for the mbarrier of every copy before the last thread exits"
+        } else {
+            "a cluster barrier at the end, or a wait for the mbarrier that the peer arrives on"
+        }
+        .into(),
+    );
+    Some(report)
 }

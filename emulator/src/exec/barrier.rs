@@ -66,12 +66,27 @@ impl Core<'_> {
         let padded = if mask == self.warp.live { 32 } else { lanes };
         let (warp, pc) = (self.warp.index, self.pc);
         let barrier = &mut self.block.barriers[id];
+        let before = barrier.arrived.iter().find(|(w, l, _)| *w == warp && l & mask != 0).copied();
+        if let Some((_, lanes, at)) = before {
+            let message =
+                format!("arrival at barrier {id} by lanes that have arrived in its open phase already");
+            let mut report = self.report(Class::Barrier, lanes & mask, message);
+            report.other = Some(format!("warp {warp} arrived first at {}", self.describe(at)));
+            report.hint = Some(
+                "a thread must not come to a barrier again before the phase it arrived in has ended".into(),
+            );
+            return Err(report);
+        }
         let problem = match barrier.expected {
             None => {
                 barrier.expected = Some(count);
                 barrier.first_pc = pc;
                 barrier.reduction = (true, false, 0);
+                barrier.red = reduce.is_some();
                 None
+            }
+            Some(_) if barrier.red != reduce.is_some() => {
+                Some(format!("bar.red meets bar.sync or bar.arrive in one phase of barrier {id}"))
             }
             Some(expected) if expected != count => {
                 let say = |c: Option<u32>| c.map_or("every thread".into(), |c| format!("{c} threads"));
@@ -95,7 +110,7 @@ impl Core<'_> {
         }
         barrier.lanes += lanes;
         barrier.padded += padded;
-        barrier.warps |= 1u64 << warp.min(63);
+        barrier.arrived.push((warp, mask, pc));
         if let Some(lanes_true) = reduce {
             barrier.reduction.0 &= lanes_true & mask == mask;
             barrier.reduction.1 |= lanes_true & mask != 0;
@@ -244,10 +259,7 @@ impl Core<'_> {
             self.block.free_registers += (held - count) * 32;
         }
         self.warp.registers = count;
-        let origin = self.origin(mask);
-        if let Some(check) = &mut self.block.check {
-            check.registers_moved(inc, origin);
-        }
+        self.registers_moved(inc, mask);
         self.warp.setmaxnreg = (number + 1, self.pc);
         self.sys.progress += 1;
         Ok(Flow::Next)
@@ -279,7 +291,7 @@ impl Core<'_> {
                 return Err(report);
             }
         }
-        Ok(())
+        self.registers_met(mask)
     }
 
     /// `griddepcontrol`

@@ -92,6 +92,7 @@ impl Core<'_> {
             return Err(self.twice(again));
         }
         super::lanes::each(mask, |l| self.warp.cluster_phases[l] = phase + 1);
+        self.warp.cluster_pc = self.pc;
         if releases {
             self.cluster_tell(mask);
         } else {
@@ -104,11 +105,11 @@ impl Core<'_> {
     }
 
     fn twice(&self, lanes: u32) -> Box<Report> {
-        self.report(
-            Class::Barrier,
-            lanes,
-            "barrier.cluster.arrive twice in one phase: a thread must wait between two arrivals",
-        )
+        let message = "barrier.cluster.arrive twice in one phase: a thread must wait between two arrivals";
+        let mut report = self.report(Class::Barrier, lanes, message);
+        let first = self.describe(self.warp.cluster_pc);
+        report.other = Some(format!("warp {} arrived first at {first}", self.warp.index));
+        report
     }
 
     pub(super) fn cluster_wait(&mut self, aligned: bool, mask: u32) -> Step {

@@ -93,6 +93,7 @@ impl Core<'_> {
             rest &= rest - 1;
             offsets[l] = self.own_offset(at[l], 1 << l, "the mbarrier of cp.async.mbarrier.arrive")?;
             self.mbar_known(at[l], 1 << l, false)?;
+            self.mbar_arrives(at[l], 1 << l)?;
             self.cp_tell(at[l], 1 << l);
             if !noinc {
                 let origin = self.origin(1 << l);

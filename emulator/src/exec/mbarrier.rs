@@ -56,7 +56,7 @@ impl Core<'_> {
         self.sys.progress += 1;
         if self.checking() {
             let both = before.is_valid() && mbarrier.is_valid();
-            self.mbar_changed(shared, both && before.phase() != mbarrier.phase())?;
+            self.mbar_changed(shared, origin, both && before.phase() != mbarrier.phase())?;
         }
         Ok(result)
     }
@@ -160,7 +160,7 @@ impl Core<'_> {
         mask: u32,
     ) -> Step {
         let bytes = self.get32(bytes);
-        self.mbar_used(addr, space, false, !complete, mask)?;
+        self.mbar_used(addr, space, (false, false, !complete), mask)?;
         self.each_mbar(
             addr,
             space,
@@ -176,8 +176,7 @@ impl Core<'_> {
         &mut self,
         addr: &Addr,
         space: Space,
-        releases: bool,
-        expects: bool,
+        (arrives, releases, expects): (bool, bool, bool),
         mask: u32,
     ) -> Result<(), Box<Report>> {
         if !self.checking() {
@@ -191,6 +190,9 @@ impl Core<'_> {
             lanes::each(rest, |k| same |= ((at[k] == at[l]) as u32) << k);
             rest &= !same;
             self.mbar_known(at[l], same, false)?;
+            if arrives {
+                self.mbar_arrives(at[l], same)?;
+            }
             if expects {
                 self.mbar_expects(at[l], same);
             }
@@ -206,7 +208,7 @@ impl Core<'_> {
         let bytes = arrive.expect_tx.as_ref().map(|b| self.get32(b));
         let mut states = [0u64; 32];
         let releases = arrive.sem != crate::ir::Semantics::Relaxed;
-        self.mbar_used(&arrive.addr, arrive.space, releases, bytes.is_some(), mask)?;
+        self.mbar_used(&arrive.addr, arrive.space, (true, releases, bytes.is_some()), mask)?;
         self.each_mbar(
             &arrive.addr,
             arrive.space,
@@ -289,6 +291,9 @@ impl Core<'_> {
                 }
             }
             self.set_pred(wait.dst, done, mask);
+            if done != mask {
+                self.mbar_tried(at[first] & ((1 << RANK_SHIFT) - 1));
+            }
             return Ok(if done == mask { Flow::Next } else { self.poll(true) });
         }
         self.mbar_aligned(at[first], origin)?;
@@ -309,6 +314,7 @@ impl Core<'_> {
             return Ok(Flow::Park(Wait::Mbarrier { offset, phase, parity: wait.parity }));
         }
         self.set_pred(wait.dst, 0, mask);
+        self.mbar_tried(offset);
         Ok(if spurious { Flow::Next } else { self.poll(true) })
     }
 }

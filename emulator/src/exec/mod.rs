@@ -367,6 +367,15 @@ impl<'a> Core<'a> {
                     ProxyFence::Async(None) => self.proxy_fence(true, true, mask),
                     ProxyFence::Async(Some(Space::Global)) => self.proxy_fence(false, true, mask),
                     ProxyFence::Async(Some(_)) => self.proxy_fence(true, false, mask),
+                    // They order memory too, at their scope.
+                    ProxyFence::TensorMapRelease(scope) => {
+                        self.memory_fence(*scope, mask);
+                        self.map_fence(false, mask);
+                    }
+                    ProxyFence::TensorMapAcquire(scope) => {
+                        self.memory_fence(*scope, mask);
+                        self.map_fence(true, mask);
+                    }
                     _ => {}
                 }
                 Ok(Flow::Next)
@@ -428,7 +437,7 @@ impl<'a> Core<'a> {
             Op::TensorMapReplace { field, space, ty: _, addr, index, value } => {
                 self.tensormap_replace(*field, *space, addr, *index, value, mask)
             }
-            Op::TensorMapCpFenceProxy { dst, src, scope: _ } => self.tensormap_copy(dst, src, mask),
+            Op::TensorMapCpFenceProxy { dst, src, scope } => self.tensormap_copy(dst, src, *scope, mask),
         }
     }
 }

@@ -109,7 +109,7 @@ impl Core<'_> {
                         if self.warp.busy[*r as usize] != 0 {
                             return Err(self.in_flight_report(*r, mask));
                         }
-                        self.warp.touched[*r as usize] = now;
+                        self.warp.touched[*r as usize] = crate::machine::warp::touch(now, self.pc);
                     }
                 }
             }
@@ -204,7 +204,7 @@ impl Core<'_> {
                     break;
                 }
                 for r in all.iter().filter(|r| **r < regs32) {
-                    warp.touched[*r as usize] = now;
+                    warp.touched[*r as usize] = crate::machine::warp::touch(now, pc);
                 }
             }
             match &side.quick {

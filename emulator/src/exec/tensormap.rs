@@ -6,7 +6,7 @@
 
 use super::address::Place;
 use super::{Core, Flow, Step};
-use crate::ir::{Addr, Space, Src, TensorMapField};
+use crate::ir::{Addr, Scope, Space, Src, TensorMapField};
 use crate::memory::{RANK_SHIFT, Trouble};
 use crate::report::{Class, Report};
 use crate::tma::{Edit, edit};
@@ -47,6 +47,11 @@ impl Core<'_> {
         bytes: &[u8],
         lane: usize,
     ) -> Result<(), Box<Report>> {
+        match place {
+            Place::Global => self.touch_lane(true, address, BYTES.into(), lane as u32, true, 0)?,
+            Place::Shared => self.touch_lane(false, address, BYTES.into(), lane as u32, true, 0)?,
+            Place::Local | Place::Param => {}
+        }
         let to = match place {
             Place::Global => match self.sys.global.find(address, BYTES.into()) {
                 Some((range, _)) if self.sys.global.read_only(range) => {
@@ -128,7 +133,7 @@ impl Core<'_> {
     }
 
     /// `tensormap.cp_fenceproxy`: one copy by the whole warp.
-    pub(super) fn tensormap_copy(&mut self, dst: &Addr, src: &Addr, mask: u32) -> Step {
+    pub(super) fn tensormap_copy(&mut self, dst: &Addr, src: &Addr, scope: Scope, mask: u32) -> Step {
         if let Some(flow) = self.whole_warp(mask, "tensormap.cp_fenceproxy")? {
             return Ok(flow);
         }
@@ -138,7 +143,10 @@ impl Core<'_> {
         self.map_aligned(from[lane], lane)?;
         self.map_aligned(to[lane], lane)?;
         let bytes = self.map_bytes(place, from[lane], lane)?;
+        self.touch_lane(false, from[lane], BYTES.into(), lane as u32, false, 0)?;
         self.set_map_bytes(Place::Global, to[lane], &bytes, lane)?;
+        self.memory_fence(scope, mask);
+        self.map_fence(false, mask);
         Ok(Flow::Next)
     }
 }

@@ -347,6 +347,9 @@ fn end_of_block(sys: &System, block: &Block) -> Outcome {
         return Err(report);
     }
     let Some(check) = &block.check else { return Ok(()) };
+    if let Some(report) = crate::check::left_behind(sys, block, check) {
+        return Err(report);
+    }
     let tx = |offset| block.shared.word64(offset).ok().map(Mbarrier).filter(|m| m.is_valid()).map(|m| m.tx());
     let Some((offset, tx, Some(origin))) = crate::check::unmet(check, tx) else { return Ok(()) };
     let what = if tx > 0 { "were expected and never came" } else { "came and were never expected" };

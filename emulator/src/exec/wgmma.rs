@@ -10,7 +10,7 @@ use super::{Core, Flow, Step};
 use crate::ir::{Op, ScaleD, Src, Wgmma, WgmmaA};
 use crate::machine::Completion;
 use crate::machine::block::WgmmaOp;
-use crate::machine::warp::{InFlight, Wait};
+use crate::machine::warp::{InFlight, Wait, touched};
 use crate::report::{Class, Report};
 
 impl Core<'_> {
@@ -120,7 +120,7 @@ impl Core<'_> {
         let warp = &*self.warp;
         let a_regs: &[u32] = if let WgmmaA::Regs(regs) = &wgmma.a { regs } else { &[] };
         let all = || wgmma.d.iter().chain(a_regs);
-        if let Some(r) = all().find(|r| warp.touched[**r as usize] > warp.fenced) {
+        if let Some(r) = all().find(|r| touched(warp.touched[**r as usize]).0 > warp.fenced) {
             let name = self.program.register_name(*r);
             let message = if warp.fenced == 0 {
                 format!(
@@ -130,6 +130,8 @@ impl Core<'_> {
                 format!("register {name} was accessed after the last wgmma.fence and is now used by wgmma")
             };
             let mut report = self.report(Class::WgmmaFence, mask, message);
+            let (_, pc) = touched(warp.touched[*r as usize]);
+            report.other = Some(format!("accessed by warp {} at {}", warp.index, self.describe(pc)));
             report.hint = Some("wgmma.fence.sync.aligned before the first wgmma of the batch".into());
             return Err(report);
         }

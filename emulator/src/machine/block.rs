@@ -20,8 +20,10 @@ pub(crate) struct NamedBarrier {
     pub(crate) lanes: u32,
     /// The same, whole warps counted as 32.
     pub(crate) padded: u32,
-    /// Which warps arrived.
-    pub(crate) warps: u64,
+    /// Which lanes arrived, and where, by warp.
+    pub(crate) arrived: Vec<(u32, u32, usize)>,
+    /// The open phase is one of `bar.red`.
+    pub(crate) red: bool,
     /// The instruction of the first arrival.
     pub(crate) first_pc: usize,
     /// Running reduction: all, any, count.

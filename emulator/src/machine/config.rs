@@ -160,11 +160,15 @@ pub struct Checks {
     pub non_coherent: bool,
     /// What works on the chip, yet against the letter of the manual, goes to [`crate::Machine::advice`] and stops nothing: copies that
     /// complete on an mbarrier whose initialisation no fence has shown to the asynchronous proxy; threads that exit without waiting for
-    /// their bulk stores or `cp.async`s.
+    /// their bulk stores or `cp.async`s; registers that `setmaxnreg` gives and nobody takes; lanes that come to an `.aligned` instruction
+    /// with only the compiler to bring them together.
     pub letter: bool,
     /// Lint, off in [`Checks::all`]: asynchronous writes over bytes that were accessed ordinarily, with a barrier between but no
     /// proxy fence. The memory model asks for one, shipping kernels do without.
     pub proxy_reuse: bool,
+    /// Lint, off in [`Checks::all`]: a tensor store whose row ends inside sixteen bytes may write all sixteen again, so another
+    /// write of the rest of them must be ordered with it.
+    pub trailing_sector: bool,
 }
 
 impl Checks {
@@ -181,6 +185,7 @@ impl Checks {
             non_coherent: true,
             letter: true,
             proxy_reuse: false,
+            trailing_sector: false,
         }
     }
 
@@ -197,6 +202,7 @@ impl Checks {
             non_coherent: false,
             letter: false,
             proxy_reuse: false,
+            trailing_sector: false,
         }
     }
 }

@@ -245,6 +245,27 @@ impl Machine {
         }
     }
 
+    /// Who a wait that never ends depends on, as far as anybody is known to.
+    fn holds_up(&self, block: &Block, warp: usize, wait: Option<Wait>) -> Option<String> {
+        let at = |pc| self.sys.describe(&block.program, pc);
+        match wait? {
+            Wait::Mbarrier { offset, .. } => match block.check.as_ref()?.owes(offset)? {
+                Ok(o) => Some(format!("bytes were last expected by warp {} at {}", o.warp, at(o.pc))),
+                Err(init) => Some(format!("initialised at {}", at(init.pc()))),
+            },
+            Wait::Barrier { id, .. } => {
+                let first = block.barriers[id as usize & 15].first_pc;
+                Some(format!("the open phase began at {}", at(first)))
+            }
+            Wait::Registers { .. } => {
+                let most = block.warps.iter().filter(|w| w.index as usize / 4 != warp / 4);
+                let most = most.max_by_key(|w| w.registers)?;
+                Some(format!("warp {} holds {} registers per thread", most.index, most.registers))
+            }
+            _ => None,
+        }
+    }
+
     /// The report of a machine that cannot go on: where every warp stands, and what it waits for.
     #[cold]
     fn deadlock(&self, why: &str) -> Box<Report> {
@@ -296,6 +317,7 @@ impl Machine {
         if let Some(Wait::Mbarrier { offset, .. }) = path.wait {
             report.address = Some((block.rank << RANK_SHIFT | offset) as u64);
         }
+        report.other = self.holds_up(block, w, path.wait);
         report.notes = notes;
         report
     }

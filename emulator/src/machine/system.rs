@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::block::{Block, Origin};
-use super::config::MachineConfig;
+use super::config::{MachineConfig, SharedPlacement};
 use super::counters::Counters;
 use super::launch::Grid;
 use super::program::Program;
@@ -73,7 +73,15 @@ impl System {
     /// How to see the same run again.
     pub(crate) fn replay(&self) -> String {
         let c = &self.config;
-        format!("schedule {:?}, completion {:?}, seed {:#x}", c.schedule, c.completion, c.seed)
+        let mut text =
+            format!("schedule {:?}, completion {:?}, seed {:#x}", c.schedule, c.completion, c.seed);
+        if c.shared_placement != SharedPlacement::Driver {
+            text += &format!(", shared placement {:?}", c.shared_placement);
+        }
+        if let Some(blocks) = c.resident_blocks {
+            text += &format!(", resident blocks {blocks}");
+        }
+        text
     }
 
     /// A finding.

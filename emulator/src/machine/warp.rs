@@ -65,6 +65,20 @@ pub(crate) struct InFlight {
     pub(crate) pc: usize,
 }
 
+/// Bits of the instruction in what [`touch`] makes.
+const TOUCH_PC: u32 = 24;
+
+/// An access of a register, remembered: the moment above the instruction.
+#[inline]
+pub(crate) fn touch(moment: u64, pc: usize) -> u64 {
+    moment << TOUCH_PC | pc as u64
+}
+
+/// Moment and instruction of what [`touch`] made.
+pub(crate) fn touched(at: u64) -> (u64, usize) {
+    (at >> TOUCH_PC, (at & ((1 << TOUCH_PC) - 1)) as usize)
+}
+
 /// One warp.
 #[derive(Debug, Default)]
 pub(crate) struct Warp {
@@ -102,6 +116,8 @@ pub(crate) struct Warp {
     pub(crate) bulk_group: Col32,
     /// Phase of the cluster barrier each lane arrived in, plus one; 0: never.
     pub(crate) cluster_phases: Col64,
+    /// Its last arrival there.
+    pub(crate) cluster_pc: usize,
     /// `wgmma`s issued.
     pub(crate) wgmma_issued: u64,
     /// Issue counts at each uncovered `wgmma.commit_group`.
@@ -110,7 +126,7 @@ pub(crate) struct Warp {
     pub(crate) in_flight: VecDeque<InFlight>,
     /// How many operations in flight own each 32-bit register.
     pub(crate) busy: Vec<u16>,
-    /// Moment of the last access of each 32-bit register by anything but `wgmma`.
+    /// The last access of each 32-bit register by anything but `wgmma` ([`touch`]).
     pub(crate) touched: Vec<u64>,
     /// Moment of the last `wgmma.fence`.
     pub(crate) fenced: u64,

@@ -71,17 +71,21 @@ impl SharedDescriptor {
     /// The bits of a descriptor; addresses and offsets lose what does not fit their fields.
     pub fn encode(&self) -> u64 {
         let field = |value: u32| ((value & WINDOW) >> 4) as u64;
-        let mode = match self.swizzle {
-            Swizzle::None => 0,
-            Swizzle::B128 => 1,
-            Swizzle::B64 => 2,
-            Swizzle::B32 => 3_u64,
-        };
         field(self.start)
             | field(self.leading) << 16
             | field(self.stride) << 32
             | ((self.base_offset & 7) as u64) << 49
-            | mode << 62
+            | (Self::mode(self.swizzle) as u64) << 62
+    }
+
+    /// The two bits that name a swizzle.
+    pub(crate) fn mode(swizzle: Swizzle) -> u32 {
+        match swizzle {
+            Swizzle::None => 0,
+            Swizzle::B128 => 1,
+            Swizzle::B64 => 2,
+            Swizzle::B32 => 3,
+        }
     }
 
     fn swizzled(&self, linear: u32) -> u32 {

@@ -157,7 +157,7 @@ impl Plan {
         let [q, cache, table] = [args.q.layout(), args.cache.layout(), args.block_table.layout()];
         let (lengths, out, lse) = (args.cache_seqlens.layout(), args.out.layout(), args.lse.layout());
         let rows = query_tokens * heads;
-        let most_tokens = self.shape.most_tokens.min(table.cols * page);
+        let most_tokens = self.shape.most_tokens.min(table.cols.saturating_mul(page));
         // Pages are whole multiples of the box, so a box never leaves its page.
         let piece = 1 << page.trailing_zeros().min(TILE.trailing_zeros());
         let partial = args.workspace.as_ref().map_or(0, |workspace| workspace.address());

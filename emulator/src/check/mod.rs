@@ -121,7 +121,7 @@ pub(crate) struct WarpCheck {
     /// Moment of the `cp.async`s, and the lanes and moments of commits not waited for.
     cp_epoch: u32,
     cp_commits: Vec<(u32, u32)>,
-    /// Lanes with `cp.async`s of which no mbarrier tells, and the moment of each lane's last.
+    /// Lanes with `cp.async`s, and the moment of each lane's last.
     cp_open: u32,
     cp_last: [u32; 32],
     /// Lanes with bulk stores that they have not waited for. And the last `cp.async` and bulk store.

@@ -709,8 +709,6 @@ impl Core<'_> {
         let Some(id) = self.block.check.as_ref().map(|c| c.id) else { return };
         let who = agent(id, Kind::CpAsync, self.warp.index * 32);
         let (moment, whole) = (self.warp.check.cp_epoch, self.warp.check.whole);
-        // Who waits for the mbarrier waits for the copies.
-        self.warp.check.cp_open &= !lanes;
         if let Some(check) = check_of(self.block, self.others, shared)
             && let Some(mbar) = check.mbarriers.get_mut(&(shared & OFFSET_MASK))
         {
@@ -776,7 +774,7 @@ impl Core<'_> {
         });
     }
 
-    /// Lanes whose last `cp.async` they have neither waited for nor handed to an mbarrier.
+    /// Lanes that do not know that their last `cp.async` is done.
     fn cp_unknown(&self, mask: u32) -> u32 {
         let warp = &self.warp.check;
         let Some(id) = self.block.check.as_ref().map(|c| c.id) else { return 0 };

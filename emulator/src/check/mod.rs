@@ -97,6 +97,9 @@ pub(crate) use hooks::{strength, unmet};
 pub(crate) use shadow::SILENT;
 pub(crate) use sync::{completed_outside, left_behind};
 
+/// Scopes: block, cluster, device, system.
+const SCOPES: usize = 4;
+
 /// Lanes that know the same.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Strand {
@@ -104,8 +107,8 @@ pub(crate) struct Strand {
     know: Know,
     /// What a fence allows the next strong store to tell, and its scope.
     release: Option<(Know, u32)>,
-    /// What strong loads have seen: known after the next fence.
-    pending: Option<Know>,
+    /// What strong loads have seen, by the scope that reaches whoever told it: known after the next fence of that scope.
+    pending: [Option<Know>; SCOPES],
 }
 
 /// A warp's part.

@@ -101,8 +101,10 @@ impl WarpCheck {
                     all.join(know);
                     *widest = (*widest).min(*scope);
                 }
-                if let Some(know) = &s.pending {
-                    met.pending.get_or_insert_with(Know::default).join(know);
+                for (all, know) in met.pending.iter_mut().zip(&s.pending) {
+                    if let Some(know) = know {
+                        all.get_or_insert_with(Know::default).join(know);
+                    }
                 }
                 false
             });
@@ -328,8 +330,10 @@ impl Core<'_> {
         warp.split(mask);
         let whole = warp.whole;
         for strand in warp.strands.iter_mut().filter(|s| s.mask & mask != 0) {
-            if let Some(seen) = strand.pending.take() {
-                strand.know.join(&seen);
+            for seen in strand.pending[..=width(scope) as usize].iter_mut() {
+                if let Some(seen) = seen.take() {
+                    strand.know.join(&seen);
+                }
             }
             let mut know = strand.know.clone();
             know.seen.raise(own, strand.mask, whole, moment);
@@ -408,13 +412,17 @@ impl Core<'_> {
         let both = scope.min(told.scope);
         let blocks = &self.sys.check.blocks;
         let (own, other) = (blocks.get(check.id as usize), blocks.get(told.block as usize));
-        let inside = match both {
-            0 => told.block == check.id,
-            1 => own.map(|b| b.cluster) == other.map(|b| b.cluster),
-            2 => own.map(|b| b.device) == other.map(|b| b.device),
-            _ => true,
+        // The narrowest scope that holds both.
+        let between = if told.block == check.id {
+            0
+        } else if own.map(|b| b.cluster) == other.map(|b| b.cluster) {
+            1
+        } else if own.map(|b| b.device) == other.map(|b| b.device) {
+            2
+        } else {
+            3
         };
-        if !inside {
+        if between > both {
             self.warp.check.narrow = Some((self.pc, told.block, told.pc));
             return;
         }
@@ -422,7 +430,7 @@ impl Core<'_> {
             let know = told.know.clone();
             self.warp.check.split(lanes);
             for strand in self.warp.check.strands.iter_mut().filter(|s| s.mask & lanes != 0) {
-                strand.pending.get_or_insert_with(Know::default).join(&know);
+                strand.pending[between as usize].get_or_insert_with(Know::default).join(&know);
             }
         } else {
             self.warp.check.learn(lanes, &told.know);

@@ -87,6 +87,8 @@ pub struct Counters {
     pub wgmma_flops: u64,
     /// Grids started.
     pub launches: u64,
+    /// Those of them that began before the grid ahead of them in their stream had ended.
+    pub overlapping_launches: u64,
     /// Blocks run.
     pub blocks: u64,
     /// SMs that ever had a block.

@@ -161,6 +161,7 @@ impl Machine {
                 if place(&mut self.sys, &mut self.sms[device], &mut self.blocks, id) {
                     let counters = &mut self.sys.counters[device];
                     counters.launches += (before == Some(0)) as u64;
+                    counters.overlapping_launches += (before == Some(0) && at > 0) as u64;
                     counters.sms_used = self.sms[device].iter().filter(|s| s.ever).count() as u32;
                     let resident = self.sms[device].iter().map(|s| s.blocks).sum();
                     counters.max_resident_blocks = counters.max_resident_blocks.max(resident);

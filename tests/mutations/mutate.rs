@@ -76,6 +76,13 @@ fn changes(code: &str) -> Vec<(String, String)> {
     } else if op.starts_with("bar.sync") && op.contains(',') {
         all.push(deleted);
         all.extend(number(-64, "for half the warps"));
+    } else if op.starts_with("fence.acq_rel.sys") {
+        all.push(deleted);
+        all.push((code.replace(".sys", ".gpu"), "for one device only".into()));
+    } else if op.starts_with("atom.acq_rel") {
+        all.push((code.replace(".acq_rel", ".relaxed"), "relaxed".into()));
+    } else if op.starts_with("ld.relaxed.sys") || op.starts_with("st.relaxed.sys") {
+        all.push((code.replace(".sys", ".gpu"), "for one device only".into()));
     } else if [
         "fence.",
         "membar.",

@@ -7,10 +7,18 @@ use hadal::kernel::table::KernelRow;
 /// A mutant that nothing can notice: what the mutated line holds, what is done to it, and why.
 pub type Survivor = (&'static str, &'static str, &'static str);
 
+/// One launch.
+pub struct Step {
+    pub device: usize,
+    /// A kernel of the table, as it is; `None`: the one under test, broken or not.
+    pub entry: Option<&'static str>,
+    pub launch: Launch,
+}
+
 /// Launches with their operands in place.
 pub struct Setup {
-    /// Device and launch; those of one device go to one stream in this order, twice over.
-    pub launches: Vec<(usize, Launch)>,
+    /// Those of one device go to one stream in this order, twice over.
+    pub launches: Vec<Step>,
     /// Address and bytes of what is compared with the unbroken kernel's.
     pub outputs: Vec<(u64, usize)>,
 }
@@ -27,7 +35,7 @@ impl Setup {
             programmatic: true,
             ..Launch::default()
         };
-        Setup { launches: vec![(0, launch)], outputs: vec![output] }
+        Setup { launches: vec![Step { device: 0, entry: None, launch }], outputs: vec![output] }
     }
 }
 

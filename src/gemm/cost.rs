@@ -70,15 +70,26 @@ pub(super) struct Problem {
     pub(super) m: usize,
     pub(super) n: usize,
     pub(super) k: usize,
+    /// Groups of M rows each, with a weight of their own; 1 for a dense product.
+    pub(super) groups: usize,
+    /// The constant of that name in the kernel's row.
+    pub(super) grouping: &'static str,
     pub(super) output: DType,
     pub(super) sms: u32,
 }
 
-/// Every kernel of the table that computes this output type, the best first.
+/// The kernels of the table for a grouping and an output type.
+pub(super) fn candidates(grouping: &'static str, output: DType) -> impl Iterator<Item = &'static KernelRow> {
+    table::TABLE.iter().filter(move |row| {
+        row.family == "gemm"
+            && row.text("GROUPING") == Some(grouping)
+            && row.text("OUT") == Some(output.name())
+    })
+}
+
+/// Every kernel of the table for this problem, the best first.
 pub(super) fn rank(problem: &Problem) -> Vec<Estimate> {
-    let rows = table::TABLE
-        .iter()
-        .filter(|row| row.family == "gemm" && row.text("OUT") == Some(problem.output.name()));
+    let rows = candidates(problem.grouping, problem.output);
     let mut all: Vec<Estimate> = rows.filter_map(|row| estimate(row, problem)).collect();
     all.sort_by_key(|e| (e.cycles, std::cmp::Reverse(e.tile.0 * e.tile.1)));
     all
@@ -87,9 +98,9 @@ pub(super) fn rank(problem: &Problem) -> Vec<Estimate> {
 fn estimate(kernel: &'static KernelRow, p: &Problem) -> Option<Estimate> {
     let (block_m, block_n) = (kernel.int("BLOCK_M")? as u64, kernel.int("BLOCK_N")? as u64);
     let consumers = (kernel.threads as u64 / 128).saturating_sub(1).max(1);
-    let (m, n, k) = (p.m as u64, p.n as u64, p.k as u64);
+    let (m, n, k, groups) = (p.m as u64, p.n as u64, p.k as u64, p.groups as u64);
     let (sms, out) = (p.sms.max(1) as u64, p.output.size() as u64);
-    let tiles = m.div_ceil(block_m) * n.div_ceil(block_n);
+    let tiles = groups * m.div_ceil(block_m) * n.div_ceil(block_n);
     let waves = tiles.div_ceil(sms);
     let steps = k.div_ceil(128);
 
@@ -104,7 +115,7 @@ fn estimate(kernel: &'static KernelRow, p: &Problem) -> Option<Estimate> {
     let compute = FILL + waves * (steps * tensor.max(port).max(l2) + epilogue);
 
     let scales = 4 * steps * (m + n.div_ceil(128));
-    let memory = FILL + (m * k + n * k + scales + m * n * out).div_ceil(HBM);
+    let memory = FILL + (groups * (m * k + n * k + scales + m * n * out)).div_ceil(HBM);
     let cycles = compute.max(memory) + compute.min(memory) / 8;
     let tile = (block_m as usize, block_n as usize);
     Some(Estimate { kernel, tile, tiles, waves, tensor, port, l2, compute, memory, cycles })
@@ -140,7 +151,10 @@ impl Explanation {
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Problem { m, n, k, output, sms } = self.problem;
+        let Problem { m, n, k, groups, output, sms, .. } = self.problem;
+        if groups > 1 {
+            write!(f, "{groups} groups of ")?;
+        }
         writeln!(f, "e4m3 [{m}, {k}] x [{n}, {k}]ᵀ -> {output} [{m}, {n}] on {sms} SMs; modelled cycles")?;
         writeln!(
             f,
@@ -166,8 +180,12 @@ impl fmt::Display for Explanation {
 mod tests {
     use super::*;
 
+    fn dense(m: usize, n: usize, k: usize, output: DType) -> Problem {
+        Problem { m, n, k, groups: 1, grouping: "dense", output, sms: 132 }
+    }
+
     fn best(m: usize, n: usize, k: usize, output: DType) -> (usize, usize) {
-        rank(&Problem { m, n, k, output, sms: 132 })[0].tile
+        rank(&dense(m, n, k, output))[0].tile
     }
 
     #[test]
@@ -181,14 +199,28 @@ mod tests {
             ("q_b, decode", 64, 24576, 1536, DType::F32, (64, 128)),
             ("gate and up, prefill", 4096, 4096, 7168, DType::F32, (128, 128)),
         ] {
-            let ranking = rank(&Problem { m, n, k, output, sms: 132 });
+            let ranking = rank(&dense(m, n, k, output));
             assert_eq!(ranking[0].tile, tile, "{name}: {m}x{n}x{k} {output}: {ranking:#?}");
         }
     }
 
     #[test]
+    fn every_grouped_row_is_the_best_for_the_experts_of_deepseek_v3() {
+        for (name, grouping, groups, m, n, k, tile) in [
+            ("gate and up, decode", "masked", 32, 16, 4096, 7168, (64, 128)),
+            ("down, decode", "contiguous", 32, 16, 7168, 2048, (64, 128)),
+            ("gate and up, prefill", "masked", 8, 128, 4096, 7168, (128, 128)),
+            ("gate and up, prefill", "contiguous", 8, 128, 4096, 7168, (128, 128)),
+            ("gate and up, large prefill", "contiguous", 8, 4096, 4096, 7168, (256, 128)),
+        ] {
+            let ranking = rank(&Problem { m, n, k, groups, grouping, output: DType::BF16, sms: 132 });
+            assert_eq!(ranking[0].tile, tile, "{name}: {grouping} {groups}x{m}x{n}x{k}: {ranking:#?}");
+        }
+    }
+
+    #[test]
     fn the_port_figure_of_the_largest_tile_is_the_published_one() {
-        let ranking = rank(&Problem { m: 4096, n: 4096, k: 7168, output: DType::BF16, sms: 132 });
+        let ranking = rank(&dense(4096, 4096, 7168, DType::BF16));
         let largest = ranking.iter().find(|e| e.tile == (256, 128)).unwrap();
         // 143 B/clk wanted of a 128 B/clk port.
         assert_eq!((largest.tensor, largest.port), (1024, 1152));
@@ -196,7 +228,7 @@ mod tests {
 
     #[test]
     fn equal_costs_go_to_the_larger_tile() {
-        let ranking = rank(&Problem { m: 0, n: 64, k: 128, output: DType::BF16, sms: 132 });
+        let ranking = rank(&dense(0, 64, 128, DType::BF16));
         assert!(ranking.is_sorted_by_key(|e| e.cycles));
         for pair in ranking.windows(2).filter(|pair| pair[0].cycles == pair[1].cycles) {
             assert!(pair[0].tile.0 * pair[0].tile.1 >= pair[1].tile.0 * pair[1].tile.1);

@@ -31,14 +31,19 @@
 //! # }
 //! ```
 //!
+//! [`GroupedPlan`] does the same for the experts of a layer: the rows of `a` lie in groups, each with a weight of its own, and how
+//! many rows a group has is read from device memory.
+//!
 //! **Determinism.** Each output is summed over K from first to last, whatever the tile, M or SM budget: the same inputs
 //! give the same bits, always.
 
 mod args;
 mod cost;
+mod grouped;
 mod plan;
 pub mod reference;
 
 pub use args::{Args, Options, Shape};
 pub use cost::{Estimate, Explanation};
+pub use grouped::{GroupedArgs, GroupedPlan, GroupedShape, supports_grouped};
 pub use plan::{Plan, supports};

@@ -10,9 +10,9 @@ use crate::error::{Error, Result};
 use crate::tensor::{Layout, Workspace};
 
 /// Elements of K, and rows of the weight, under one scale.
-const GROUP: usize = 128;
+pub(super) const GROUP: usize = 128;
 /// What tensor copies want addresses and row pitches to be multiples of, in bytes.
-const PITCH: u64 = 16;
+pub(super) const PITCH: u64 = 16;
 
 /// A chosen kernel for a shape on a device. Cheap to clone; runs any number of times on any stream of the device.
 #[derive(Clone)]
@@ -27,10 +27,29 @@ pub struct Plan {
 
 /// Whether a GEMM of this shape and these options can be planned on a device. Nothing is loaded or launched.
 pub fn supports(device: &Device, shape: Shape, options: Options) -> Result<()> {
-    choose(device, shape, options).map(drop)
+    choose_dense(device, shape, options).map(drop)
 }
 
-fn choose(device: &Device, shape: Shape, options: Options) -> Result<Explanation> {
+fn choose_dense(device: &Device, shape: Shape, options: Options) -> Result<Explanation> {
+    let Shape { m, n, k } = shape;
+    choose(device, options, m, |sms| Problem {
+        m,
+        n,
+        k,
+        groups: 1,
+        grouping: "dense",
+        output: options.output,
+        sms,
+    })
+}
+
+/// The kernels for a problem of at most `m` rows in all, the best first, and the one to run.
+pub(super) fn choose(
+    device: &Device,
+    options: Options,
+    m: usize,
+    problem: impl FnOnce(u32) -> Problem,
+) -> Result<Explanation> {
     if !device.supported() {
         let (major, minor) = device.properties().capability;
         return Err(Error::Unsupported {
@@ -43,25 +62,25 @@ fn choose(device: &Device, shape: Shape, options: Options) -> Result<Explanation
     }
     // Coordinates of tensor copies are signed 32-bit numbers, and the last tile may reach past the end.
     let most = i32::MAX as usize - 256;
-    for (name, value, multiple, least) in [("M", shape.m, 1, 0), ("N", shape.n, 8, 8), ("K", shape.k, 16, 16)]
-    {
+    let all = device.properties().sms;
+    let sms = options.sms.unwrap_or(all);
+    if sms == 0 || sms > all {
+        return Err(Error::option("sms", format_args!("1 to {all}"), sms));
+    }
+    let problem = problem(sms);
+    let (n, k) = (problem.n, problem.k);
+    for (name, value, multiple, least) in [("M", m, 1, 0), ("N", n, 8, 8), ("K", k, 16, 16)] {
         if value % multiple != 0 || value < least || value > most {
             let expected = format!("{name} a multiple of {multiple} from {least} to {most}");
             return Err(Error::shape("shape", expected, format_args!("{name} = {value}")));
         }
     }
     // The kernels count tiles in 32 bits.
-    let tiles = shape.m.div_ceil(64).saturating_mul(shape.n.div_ceil(64));
+    let tiles = m.div_ceil(64).saturating_mul(n.div_ceil(64));
     if tiles > most {
-        let got = format!("M = {}, N = {}: {tiles}", shape.m, shape.n);
+        let got = format!("M = {m}, N = {n}: {tiles}");
         return Err(Error::shape("shape", format_args!("at most {most} tiles of 64x64"), got));
     }
-    let all = device.properties().sms;
-    let sms = options.sms.unwrap_or(all);
-    if sms == 0 || sms > all {
-        return Err(Error::option("sms", format_args!("1 to {all}"), sms));
-    }
-    let problem = Problem { m: shape.m, n: shape.n, k: shape.k, output: options.output, sms };
     let candidates = cost::rank(&problem);
     let chosen = match options.tile {
         None => 0,
@@ -85,7 +104,7 @@ fn choose(device: &Device, shape: Shape, options: Options) -> Result<Explanation
 impl Plan {
     /// Chooses a kernel for `shape` and loads it if it is the first to need it. Host work only.
     pub fn new(device: &Device, shape: Shape, options: Options) -> Result<Plan> {
-        let explanation = choose(device, shape, options)?;
+        let explanation = choose_dense(device, shape, options)?;
         let kernel = device.kernel(explanation.chosen().kernel.name)?;
         let programmatic = options.programmatic;
         Ok(Plan { device: device.clone(), shape, programmatic, explanation, kernel })
@@ -232,7 +251,7 @@ impl Plan {
 }
 
 /// The scales of A lie with M along a row, rows at multiples of 16 bytes, so that one copy brings a tile's.
-fn expect_m_major(scales: &Layout) -> Result<()> {
+pub(super) fn expect_m_major(scales: &Layout) -> Result<()> {
     let Layout { rows, cols, row_stride, col_stride, .. } = *scales;
     let contiguous = row_stride == 1 || rows <= 1;
     let pitched = cols <= 1 || (col_stride % 4 == 0 && col_stride >= rows && col_stride < 1 << 38);

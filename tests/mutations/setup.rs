@@ -67,18 +67,42 @@ pub fn floats(len: usize) -> Vec<u8> {
 pub fn map(
     data_type: DataType,
     address: u64,
-    [cols, rows]: [usize; 2],
+    dims: [usize; 2],
     pitch: usize,
     boxed: [usize; 2],
     swizzle: Swizzle,
 ) -> Vec<u8> {
+    tensor_map(data_type, address, &dims, &[pitch], &boxed, swizzle)
+}
+
+/// A swizzled tensor map of three dimensions.
+pub fn volume(
+    data_type: DataType,
+    address: u64,
+    dims: [usize; 3],
+    pitches: [usize; 2],
+    boxed: [usize; 3],
+) -> Vec<u8> {
+    tensor_map(data_type, address, &dims, &pitches, &boxed, Swizzle::B128)
+}
+
+fn tensor_map(
+    data_type: DataType,
+    address: u64,
+    dims: &[usize],
+    strides: &[usize],
+    boxed: &[usize],
+    swizzle: Swizzle,
+) -> Vec<u8> {
+    let wide = |values: &[usize]| values.iter().map(|&v| v as u64).collect::<Vec<_>>();
+    let boxed: Vec<u32> = boxed.iter().map(|&v| v as u32).collect();
     let map = TensorMap::new(&Tiled {
         data_type,
         address,
-        dims: &[cols as u64, rows as u64],
-        strides: &[pitch as u64],
-        box_dims: &boxed.map(|b| b as u32),
-        element_strides: &[1, 1],
+        dims: &wide(dims),
+        strides: &wide(strides),
+        box_dims: &boxed,
+        element_strides: &[1; 3][..dims.len()],
         interleave: Interleave::None,
         swizzle,
         l2_promotion: L2Promotion::B256,

@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn the_planted_bugs_do_not() {
         for (instruction, rule, at) in [
-            ("@!ready bra", "use before write", "ptx/gemm_fp8.ptx:"),
+            ("@!ready bra", "data race", "ptx/gemm_fp8.ptx:"),
             ("wgmma.wait_group", "register of an unfinished wgmma", "ptx/gemm_fp8.ptx:"),
             ("mbarrier.arrive.expect_tx", "deadlock", "ptx/lib/mbarrier.ptx:"),
         ] {

@@ -3,13 +3,39 @@
 use hadal::emulator::Machine;
 use hadal::kernel::Kernel;
 
-use super::setup::{Setup, Survivor, bytes, put};
+use super::setup::{Setup, Survivor, bytes, floats, put};
 
 /// Mutants that nothing can notice: none.
 pub const SURVIVORS: &[Survivor] = &[];
 
 /// Operands, and one block: its warps end one by one, and the next launch begins between them.
 pub fn setup(kernel: &Kernel, machine: &mut Machine) -> Setup {
+    match kernel.row.template {
+        "swiglu_fp8.ptx" => swiglu(kernel, machine),
+        "moe_gate.ptx" => gate(kernel, machine),
+        other => panic!("no mutants of {other}"),
+    }
+}
+
+fn gate(kernel: &Kernel, machine: &mut Machine) -> Setup {
+    let (tokens, experts, k) = (9usize, 64usize, 4usize);
+    let logits = put(machine, bytes(tokens * experts * 4, 3));
+    let bias = put(machine, floats(experts));
+    let idx = put(machine, vec![0; tokens * k * 4]);
+    let weight = put(machine, vec![0; tokens * k * 4]);
+    let counts = put(machine, vec![0; experts * 4]);
+    let mut params = Vec::new();
+    for value in [logits, bias, idx, weight, counts, experts as u64] {
+        params.extend(value.to_le_bytes());
+    }
+    for value in [tokens, experts, k, 8, 4, 1] {
+        params.extend((value as u32).to_le_bytes());
+    }
+    params.extend(2.5f32.to_le_bytes());
+    Setup::one(kernel.row, 1, params, (idx, tokens * k * 4))
+}
+
+fn swiglu(kernel: &Kernel, machine: &mut Machine) -> Setup {
     let row = kernel.row;
     let masked = row.text("LAYOUT") == Some("masked");
     // More groups than a warp has lanes, so that two warps read sizes.

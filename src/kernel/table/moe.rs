@@ -39,5 +39,49 @@ macro_rules! swiglu {
     };
 }
 
+const GATE_PARAMS: &[(&str, ParamKind)] = &[
+    ("logits", ParamKind::U64),
+    ("bias", ParamKind::U64),
+    ("topk_idx", ParamKind::U64),
+    ("topk_weight", ParamKind::U64),
+    ("counts", ParamKind::U64),
+    ("logits_stride", ParamKind::U64),
+    ("tokens", ParamKind::U32),
+    ("experts", ParamKind::U32),
+    ("topk", ParamKind::U32),
+    ("groups", ParamKind::U32),
+    ("topk_group", ParamKind::U32),
+    ("normalize", ParamKind::U32),
+    ("scale", ParamKind::F32),
+];
+
+/// A gate: how logits become scores, and the most experts, 32 for each slot.
+macro_rules! gate {
+    ($score:literal, $experts:literal experts, $slots:literal slots) => {
+        KernelRow {
+            name: concat!("hadal_gate_f32_", $score, "_e", $experts, "_sm90a"),
+            family: "moe",
+            template: "moe_gate.ptx",
+            constants: &[("SCORE", Value::Str($score)), ("SLOTS", Value::Int($slots))],
+            threads: 128,
+            cluster: 1,
+            dynamic_shared: 0,
+            registers: 128,
+            warpgroup_registers: &[],
+            arch: "sm_90a",
+            params: GATE_PARAMS,
+            reference: "src/moe/gate/reference.rs",
+            test: "tests/gate.rs::every_row_forced",
+        }
+    };
+}
+
 /// Every kernel of the mixture of experts.
-pub const ROWS: &[KernelRow] = &[swiglu!("contiguous"), swiglu!("masked")];
+pub const ROWS: &[KernelRow] = &[
+    swiglu!("contiguous"),
+    swiglu!("masked"),
+    gate!("sigmoid", 256 experts, 8 slots),
+    gate!("sigmoid", 512 experts, 16 slots),
+    gate!("softmax", 256 experts, 8 slots),
+    gate!("softmax", 512 experts, 16 slots),
+];

@@ -2,35 +2,20 @@
 //!
 //! In FP32, every operation rounded to nearest:
 //!
-//! 1. `t = clamp(gate · -log2(e), -125, 126)`; `n` is `t` rounded to an integer (ties to even), `f = t - n`;
-//! 2. `p = 2^f` by Horner's rule with fused multiply-adds over [`EXP2`]; `e = p · 2^n`, exactly;
-//! 3. `y = gate / (1 + e) · up`;
-//! 4. the 1×128 quantisation of [`crate::quant::reference`].
+//! 1. `e = exp2(gate · -log2(e))` (`moe::exp2`);
+//! 2. `y = gate / (1 + e) · up`;
+//! 3. the 1×128 quantisation of [`crate::quant::reference`].
 //!
 //! `y` differs from `silu(gate) · up` by less than 1e-6 of its magnitude for gates above -10; further down the error grows with
 //! `|gate|`, to 1e-5 where silu has fallen below 1e-30.
 //!
 //! This is an oracle: it shares no code with the emulator or the kernels.
 
-/// `ln(2)^k / k!`, rounded to FP32: the polynomial of `2^f` for `|f| ≤ ½`, constant first.
-pub const EXP2: [f32; 7] = [
-    1.0,
-    f32::from_bits(0x3f31_7218),
-    f32::from_bits(0x3e75_fdf0),
-    f32::from_bits(0x3d63_5847),
-    f32::from_bits(0x3c1d_955b),
-    f32::from_bits(0x3aae_c3ff),
-    f32::from_bits(0x3921_8489),
-];
+use crate::moe::exp2;
 
 /// `silu(gate) · up`.
 pub fn swiglu(gate: f32, up: f32) -> f32 {
-    // A NaN comes through as one: PTX's max would make it a number here, and the division brings the NaN back.
-    let t = (gate * -std::f32::consts::LOG2_E).clamp(-125.0, 126.0);
-    let n = t.round_ties_even();
-    let f = t - n;
-    let p = EXP2[..6].iter().rev().fold(EXP2[6], |p, &c| p.mul_add(f, c));
-    let e = f32::from_bits(p.to_bits().wrapping_add(((n as i32) << 23) as u32));
+    let e = exp2(gate * -std::f32::consts::LOG2_E);
     gate / (1.0 + e) * up
 }
 

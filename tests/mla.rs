@@ -300,8 +300,8 @@ fn one_request_uses_every_sm() {
         let case = Case { sms, ..Case::new(&[64 * 9], heads) };
         check(&device, &stream, &case);
         if let Some(emulated) = device.emulated() {
-            // Two runs, each of a decoding kernel with a block on every SM and a combining one with a block for each row.
-            assert_eq!(emulated.counters().blocks, 2 * (sms as u64 + heads.min(8 * sms as usize) as u64));
+            // Two runs, each of a decoding kernel with a block on every SM and a combining one with no more.
+            assert_eq!(emulated.counters().blocks, 2 * (sms as u64 + heads.min(sms as usize) as u64));
             // Every block of the cache is copied once for each tile of rows, and Q once for each block of threads.
             let tiles = heads.div_ceil(64) as u64;
             let q = sms as u64 * 64 * 1152;

@@ -221,7 +221,9 @@ impl Plan {
             .u32(split_blocks as u32)
             .u32(overhead as u32)
             .f32(lse_unit);
-        let blocks = (requests * rows).min(COMBINERS_PER_SM * sms) as u32;
+        // Several blocks an SM would spread over more SMs than a budget allows.
+        let per_sm = if self.options.sms.is_some() { 1 } else { COMBINERS_PER_SM };
+        let blocks = (requests * rows).min(per_sm * sms) as u32;
         // SAFETY: as above. It waits for the first kernel before it reads, so it may start early.
         unsafe { self.combine.launch(stream, blocks, true, &params) }
     }

@@ -20,6 +20,11 @@ pub const SURVIVORS: &[Survivor] = &[
         "as when it is deleted; the dispatch's first acquires words that say all there is to say",
     ),
     (
+        "bar.warp.sync",
+        "deleted",
+        "in the combine, after the count of blocks: it passes on which reads are done, which is as above",
+    ),
+    (
         "bar.sync",
         "deleted",
         "in the combine: it orders reads before the word that they are done, which is as above",

@@ -8,20 +8,12 @@ use hadal::kernel::table::KernelRow;
 use super::setup::{Setup, Survivor, bytes, floats, map, put, volume};
 
 /// Mutants that nothing can notice.
-pub const SURVIVORS: &[Survivor] = &[
-    (
-        "fence.mbarrier_init",
-        "deleted",
-        "it shows the mbarriers to other blocks of a cluster, and these kernels have none; fence.proxy.async, which stands beside it, \
-         shows them to the copies",
-    ),
-    (
-        "bar.warp.sync",
-        "deleted",
-        "before the arrival: wgmma.wait_group.sync.aligned has just brought the lanes together (the one before the next tile is \
+pub const SURVIVORS: &[Survivor] = &[(
+    "bar.warp.sync",
+    "deleted",
+    "before the arrival: wgmma.wait_group.sync.aligned has just brought the lanes together (the one before the next tile is \
          noticed)",
-    ),
-];
+)];
 
 /// Operands, and two launches' worth of work.
 pub fn setup(kernel: &Kernel, machine: &mut Machine) -> Setup {

@@ -9,12 +9,6 @@ use super::setup::{Setup, Survivor, bytes, floats, map, put};
 /// Mutants that nothing can notice.
 pub const SURVIVORS: &[Survivor] = &[
     (
-        "fence.mbarrier_init",
-        "deleted",
-        "it shows the mbarriers to other blocks of a cluster, and this kernel has none; fence.proxy.async, which stands beside it, \
-         shows them to the copies",
-    ),
-    (
         "wgmma.fence",
         "deleted",
         "before scores: their first product does not read its accumulators, the others follow a product into the same ones. ptxas \

@@ -106,7 +106,7 @@ fn what_ptxas_only_mentions_is_refused() {
 #[test]
 #[ignore = "needs ptxas and nvdisasm: .ci/run ptxas"]
 fn a_ptxas_error_names_the_template_line() {
-    let kernel = &hadal::kernel::all()[0];
+    let kernel = hadal::kernel::find("hadal_gemm_e4m3_bf16_dense_m64n64_sm90a").expect("in the table");
     let ptx = kernel.ptx.replacen("mov.u32 tid, %tid.x;", "mov.u32 nobody, %tid.x;", 1);
     assert_ne!(ptx, kernel.ptx, "the template reads %tid.x into `tid`");
     let log = assembled("error", kernel.row.name, &ptx).expect_err("`nobody` is unknown");

@@ -9,7 +9,7 @@ pub const HIDDEN: usize = 7168;
 pub const Q_LATENT: usize = 1536;
 pub const INTER: usize = 2048;
 /// Scores are divided by the root of a head's 128 + 64 columns before absorption.
-pub const SOFTMAX_SCALE: f32 = 0.072_168_784;
+pub const SOFTMAX_SCALE: f32 = 0.072_168_78;
 const BLOCK: usize = 128;
 
 /// How much of everything there is.

@@ -121,7 +121,8 @@ fn layer(sizes: Sizes, json: bool) -> Result<bool> {
         ranks.push(Rank::new(&team.devices()[rank], rank, &model, partition, plans.collect::<Result<_>>()?)?);
     }
 
-    // Two micro-batches, one behind the other: what stands together in a step runs at the same time.
+    // Two micro-batches, one behind the other: what stands together in a step may run at the same time. On the emulated device a wait
+    // for an event still runs everything its stream holds first, so there only the first pair does.
     step("attention of the first half");
     each(&mut ranks, |rank| rank.attend(&model, 0))?;
     each(&mut ranks, |rank| rank.route(&model, 0))?;

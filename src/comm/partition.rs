@@ -31,7 +31,7 @@ impl Link {
     }
 }
 
-/// Bytes that one SM keeps in flight to its peers: 24 warps with 2 KiB each, as the exchange kernels have them at most. With a
+/// Bytes that one SM keeps in flight to its peers: an assumption, as the latencies above are, chosen so that their ratio is plausible. With a
 /// microsecond of latency that is 49 GB/s an SM; DeepEP's own model counts on 50, and 28 to 35 were seen of its first version.
 const IN_FLIGHT: f64 = 24.0 * 2048.0;
 

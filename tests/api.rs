@@ -383,6 +383,36 @@ fn buffers_and_views_check_their_bounds() {
 }
 
 /// A launch that goes wrong says nothing until somebody waits, and then says it until the device is reset.
+/// Two streams quantise into the same matrix, with or without an event between them.
+#[test]
+fn a_missing_wait_between_streams_is_reported() {
+    let run = |wait: bool| -> hadal::Result<()> {
+        let device = Device::emulate(hadal::emulator::MachineConfig::default())?;
+        let (first, second) = (device.new_stream()?, device.new_stream()?);
+        let values = [bf16::ONE, bf16::NEG_ONE].map(|value| device.upload(&first, &vec![value; 4 * 128]));
+        let [ones, others] = values;
+        let values = [ones?, others?];
+        let (mut codes, mut scales) = (device.alloc::<E4M3>(4 * 128)?, device.alloc::<f32>(4)?);
+        let plan = quant::Plan::new(&device, quant::Shape::new(4, 128), quant::Options::activations())?;
+        for (stream, values) in [&first, &second].into_iter().zip(&values) {
+            let args = quant::Args::new(
+                values.matrix(4, 128)?,
+                codes.matrix_mut(4, 128)?,
+                scales.view_mut(0, [4, 1], [1, 4])?,
+            );
+            plan.run(stream, args)?;
+            if wait {
+                second.wait(&first.record()?)?;
+            }
+        }
+        second.synchronize()?;
+        first.synchronize()
+    };
+    run(true).unwrap();
+    let error = run(false).unwrap_err();
+    assert!(matches!(&error, Error::Fault { report } if report.contains("an event")), "{error}");
+}
+
 #[test]
 fn faults_surface_at_the_next_wait_and_stay() {
     let device = Device::emulator().unwrap();

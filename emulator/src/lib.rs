@@ -20,8 +20,8 @@ pub mod tensor;
 pub mod tma;
 
 pub use machine::{
-    Checks, Completion, Counters, DeviceConfig, EventId, GraphId, InstructionClass, Launch, Machine,
-    MachineConfig, ModuleId, Schedule, SharedPlacement, StreamId,
+    Checks, Completion, Counters, DeviceConfig, EventId, GraphId, InstructionClass, KernelCounters, Launch,
+    Machine, MachineConfig, ModuleId, Schedule, SharedPlacement, StreamId,
 };
 pub use report::{Class, Fault, MachineError, Place, Report};
 

@@ -153,6 +153,74 @@ fn events_order_streams_and_copies() {
     assert!(matches!(machine.copy_async(a, x, x + 2, 4), Err(MachineError::BadAddress { .. })));
 }
 
+/// Two grids of two streams that write the same word: what is found, and the device's counters. `middle` stands between the launches.
+fn two_streams(
+    config: MachineConfig,
+    middle: impl Fn(&mut Machine, [hadal_emulator::StreamId; 2]),
+) -> (Option<hadal_emulator::Report>, Machine) {
+    let mut machine = Machine::new(config);
+    let module = Arc::new(ir::Module::parse("test.ptx", &module(2, "", SET)).unwrap());
+    let module = machine.load_module(0, module).unwrap();
+    let (a, b) = (machine.create_stream(0), machine.create_stream(0));
+    let x = machine.alloc(0, 4, 256).unwrap();
+    let other = machine.alloc(0, 4, 256).unwrap();
+    machine.launch(a, module, "k", &launch(1, 1, &[x, 5])).unwrap();
+    middle(&mut machine, [a, b]);
+    // Something else is still to be done on the first stream.
+    machine.launch(a, module, "k", &launch(1, 1, &[other, 7])).unwrap();
+    machine.launch(b, module, "k", &launch(1, 1, &[x, 6])).unwrap();
+    let found = machine.synchronize(b).and_then(|()| machine.synchronize(a)).err().map(|fault| *fault.report);
+    if found.is_none() {
+        assert_eq!([word(&machine, x), word(&machine, other)], [6, 7]);
+    }
+    (found, machine)
+}
+
+#[test]
+fn a_missing_event_is_reported_even_if_the_grids_never_met() {
+    for config in configs() {
+        for resident_blocks in [None, Some(1)] {
+            let config = MachineConfig { resident_blocks, ..config.clone() };
+            let (found, _) = two_streams(config.clone(), |_, _| ());
+            let report = found.unwrap_or_else(|| panic!("nothing found under {config:?}"));
+            assert_eq!(report.class, Class::Race, "{report}");
+            assert!(report.hint.clone().unwrap().contains("an event"), "{report}");
+            // An event of another moment does not help.
+            let (found, _) = two_streams(config.clone(), |machine, [_, b]| {
+                let event = machine.create_event();
+                machine.wait_event(b, event).unwrap();
+            });
+            assert!(found.is_some());
+            let with_event = |machine: &mut Machine, [a, b]: [hadal_emulator::StreamId; 2]| {
+                let event = machine.create_event();
+                machine.record_event(a, event).unwrap();
+                machine.wait_event(b, event).unwrap();
+            };
+            assert_eq!(two_streams(config.clone(), with_event).0, None);
+            assert_eq!(two_streams(config, |machine, [a, _]| machine.synchronize(a).unwrap()).0, None);
+        }
+    }
+}
+
+#[test]
+fn streams_overlap_across_an_event() {
+    let (found, machine) = two_streams(config(), |machine, [a, b]| {
+        let event = machine.create_event();
+        machine.record_event(a, event).unwrap();
+        machine.wait_event(b, event).unwrap();
+    });
+    assert_eq!(found, None);
+    // The first grid was alone, the other two ran together.
+    let all = machine.counters(0);
+    assert_eq!(all.beside_instructions * 3, all.instructions * 2, "{all:?}");
+    let kernels = machine.kernel_counters(0);
+    assert_eq!(kernels.len(), 1);
+    let (kernel, own) = (&kernels[0].kernel, kernels[0].counters);
+    assert_eq!((kernel.as_str(), own.launches, own.blocks), ("k", 3, 3));
+    assert_eq!((own.instructions, own.global_store_bytes), (all.instructions, all.global_store_bytes));
+    assert_eq!(machine.kernel_counters(1), []);
+}
+
 #[test]
 fn a_graph_is_replayed() {
     let body = "

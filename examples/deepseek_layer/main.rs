@@ -3,8 +3,8 @@
 //!
 //! Each rank decodes a few requests. Per rank and micro-batch: the new token's latent goes into the paged cache, MLA reads the cache, the
 //! gate chooses experts, tokens are quantised and dispatched to the ranks that hold them, expanded, multiplied (GEMM, SwiGLU,
-//! GEMM) and combined. There are two micro-batches on two streams a rank: while one computes on its share of the SMs, the other's exchange
-//! runs on the rest. Norms and projections, which an engine owns, run on the host (`model.rs`); what to copy is in `rank.rs`.
+//! GEMM) and combined. There are two micro-batches on two streams a rank, held together by events alone: while one computes on its share
+//! of the SMs, the other's exchange runs on the rest. Norms and projections, which an engine owns, run on the host (`model.rs`); what to copy is in `rank.rs`.
 //!
 //! ```text
 //! cargo run --release --example deepseek_layer -- --ranks 8
@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use hadal::comm::{Partition, SymmetricBuffer, Team};
-use hadal::emulator::{DeviceConfig, MachineConfig};
+use hadal::emulator::{DeviceConfig, KernelCounters, MachineConfig};
 use hadal::gemm::reference::calc_diff;
 use hadal::moe::exchange;
 use hadal::{DType, Device, Result};
@@ -29,6 +29,42 @@ use rank::{MICRO_BATCHES, Rank};
 
 /// What `calc_diff` stays below against the layer in F64: each of the two products with FP8 activations costs about 4.5e-4.
 const MOST_DIFF: f64 = 2e-3;
+
+/// What one kernel did on one device.
+#[derive(Serialize)]
+struct Kernel {
+    device: usize,
+    kernel: String,
+    exchange: bool,
+    /// That its blocks ran on.
+    sms: u32,
+    launches: u64,
+    instructions: u64,
+    /// Of these, issued while a block of the other stream was on the device.
+    beside_instructions: u64,
+    shared_bytes: u64,
+    /// Links included.
+    global_bytes: u64,
+    link_bytes: u64,
+}
+
+impl Kernel {
+    fn new(device: usize, exchange: &[&str], tally: KernelCounters) -> Kernel {
+        let c = tally.counters;
+        Kernel {
+            device,
+            exchange: exchange.contains(&tally.kernel.as_str()),
+            kernel: tally.kernel,
+            sms: c.sms_used,
+            launches: c.launches,
+            instructions: c.instructions,
+            beside_instructions: c.beside_instructions,
+            shared_bytes: c.shared_load_bytes + c.shared_store_bytes + c.wgmma_shared_bytes,
+            global_bytes: c.global_load_bytes + c.global_store_bytes + c.tma_load_bytes + c.tma_store_bytes,
+            link_bytes: c.link_load_bytes + c.link_store_bytes,
+        }
+    }
+}
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -47,6 +83,9 @@ struct Summary {
     link_bytes: u64,
     link_floor_bytes: u64,
     instructions: u64,
+    /// Of the exchange's instructions, the part issued while a block of a compute kernel was on the same device.
+    exchange_beside_compute: f64,
+    kernels: Vec<Kernel>,
     seconds: f64,
 }
 
@@ -82,7 +121,7 @@ fn usage(what: &str) -> ExitCode {
 /// The step on all ranks. Whether the result is close enough.
 fn layer(sizes: Sizes, json: bool) -> Result<bool> {
     let started = Instant::now();
-    let progress = ProgressBar::with_draw_target(Some(9), ProgressDrawTarget::stderr());
+    let progress = ProgressBar::with_draw_target(Some(6), ProgressDrawTarget::stderr());
     progress.set_style(ProgressStyle::with_template("{bar:30} {msg}").expect("the template is fixed"));
     let step = |what: &str| {
         progress.inc(1);
@@ -121,8 +160,8 @@ fn layer(sizes: Sizes, json: bool) -> Result<bool> {
         ranks.push(Rank::new(&team.devices()[rank], rank, &model, partition, plans.collect::<Result<_>>()?)?);
     }
 
-    // Two micro-batches, one behind the other: what stands together in a step may run at the same time. On the emulated device a wait
-    // for an event still runs everything its stream holds first, so there only the first pair does.
+    // Two micro-batches, one behind the other. What stands together may run at the same time: the dispatch of the first beside attention of
+    // the second, the dispatch of the second beside the experts of the first, the combine of the first beside the experts of the second.
     step("attention of the first half");
     each(&mut ranks, |rank| rank.attend(&model, 0))?;
     each(&mut ranks, |rank| rank.route(&model, 0))?;
@@ -130,15 +169,11 @@ fn layer(sizes: Sizes, json: bool) -> Result<bool> {
     each(&mut ranks, |rank| rank.dispatch(0))?;
     each(&mut ranks, |rank| rank.attend(&model, 1))?;
     each(&mut ranks, |rank| rank.route(&model, 1))?;
-    step("experts of the first half beside dispatch of the second");
+    step("experts of both halves beside the exchange of the other");
     each(&mut ranks, |rank| rank.dispatch(1))?;
     each(&mut ranks, |rank| rank.experts(0))?;
-    wait(&ranks)?;
-    step("combine of the first half beside experts of the second");
     each(&mut ranks, |rank| rank.combine(0))?;
     each(&mut ranks, |rank| rank.experts(1))?;
-    wait(&ranks)?;
-    step("combine of the second half");
     each(&mut ranks, |rank| rank.combine(1))?;
     wait(&ranks)?;
 
@@ -160,6 +195,14 @@ fn layer(sizes: Sizes, json: bool) -> Result<bool> {
     let diff = calc_diff(got.iter().copied(), want.iter().copied());
     let error = got.iter().zip(&want).map(|(g, w)| (g - w).abs()).fold(0.0, f64::max);
     let counters: Vec<_> = team.devices().iter().filter_map(|d| d.emulated()).map(|e| e.counters()).collect();
+    let exchange = ranks[0].exchange_kernels();
+    let kernels: Vec<Kernel> = (team.devices().iter().enumerate())
+        .filter_map(|(at, device)| Some((at, device.emulated()?.kernel_counters())))
+        .flat_map(|(at, tallies)| tallies.into_iter().map(move |tally| (at, tally)))
+        .map(|(at, tally)| Kernel::new(at, &exchange, tally))
+        .collect();
+    let of_exchange =
+        |pick: fn(&Kernel) -> u64| kernels.iter().filter(|k| k.exchange).map(pick).sum::<u64>() as f64;
     let summary = Summary {
         ranks: sizes.ranks,
         heads: sizes.heads,
@@ -174,12 +217,15 @@ fn layer(sizes: Sizes, json: bool) -> Result<bool> {
         link_bytes: counters.iter().map(|c| c.link_load_bytes + c.link_store_bytes).sum(),
         link_floor_bytes: floor,
         instructions: counters.iter().map(|c| c.instructions).sum(),
+        exchange_beside_compute: of_exchange(|k| k.beside_instructions)
+            / of_exchange(|k| k.instructions).max(1.0),
+        kernels,
         seconds: started.elapsed().as_secs_f64(),
     };
     if json {
         println!("{}", serde_json::to_string(&summary).expect("plain numbers"));
     } else {
-        print(&summary, &ranks);
+        print(&summary);
     }
     Ok(diff < MOST_DIFF)
 }
@@ -194,7 +240,7 @@ fn wait(ranks: &[Rank]) -> Result<()> {
     ranks.iter().try_for_each(Rank::wait)
 }
 
-fn print(s: &Summary, ranks: &[Rank]) {
+fn print(s: &Summary) {
     println!(
         "layer     {} ranks, {} heads, {} experts, top {}, {} tokens in all in {MICRO_BATCHES} halves, emulated",
         s.ranks, s.heads, s.experts, s.topk, s.tokens
@@ -205,14 +251,33 @@ fn print(s: &Summary, ranks: &[Rank]) {
         s.comm_sms + s.compute_sms,
         s.compute_sms
     );
-    for (what, kernels) in ranks[0].kernels() {
-        println!("{what:<10}{kernels}");
+    println!();
+    println!("{:<52} device  SMs  launches  instructions  beside  MB shared  MB global  MB links", "kernel");
+    for k in &s.kernels {
+        let mb = |bytes: u64| bytes as f64 / 1e6;
+        println!(
+            "{:<52} {:>6} {:>4} {:>9} {:>13} {:>5.0} % {:>10.2} {:>10.2} {:>9.2}",
+            k.kernel,
+            k.device,
+            k.sms,
+            k.launches,
+            k.instructions,
+            100.0 * k.beside_instructions as f64 / k.instructions.max(1) as f64,
+            mb(k.shared_bytes),
+            mb(k.global_bytes),
+            mb(k.link_bytes)
+        );
     }
+    println!();
     println!("work      {} warp instructions issued by all ranks", s.instructions);
     println!(
         "links     {} bytes, {:.1} % over the floor of one row out and one back for each token and rank",
         s.link_bytes,
         100.0 * (s.link_bytes as f64 / s.link_floor_bytes.max(1) as f64 - 1.0)
+    );
+    println!(
+        "overlap   {:.1} % of the exchange's instructions were issued while a compute kernel ran on the same device",
+        100.0 * s.exchange_beside_compute
     );
     println!("checked   as it ran: every check of the emulator, on all ranks");
     println!(

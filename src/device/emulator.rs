@@ -2,8 +2,8 @@
 //!
 //! The machine runs on the calling thread and only inside calls that wait, so a launch costs nothing until somebody
 //! looks. Streams map one to one; the default stream of a device is made with it. Host copies wait for their stream
-//! first, which is what stream order means when nothing runs by itself. The machine has no events: recording one notes
-//! the stream, and waiting for one runs that stream, which orders the same things and a few more.
+//! first, which is what stream order means when nothing runs by itself. Events are the machine's own: a wait for one holds
+//! its stream only, so that streams overlap as far as their events let them.
 //!
 //! [`Emulated`] is the part no GPU has: counters, reports, the seed, and reset.
 
@@ -11,7 +11,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hadal_emulator::{
-    Counters, Launch, Machine, MachineConfig, MachineError, ModuleId, Report, StreamId, ir,
+    Counters, EventId, KernelCounters, Launch, Machine, MachineConfig, MachineError, ModuleId, Report,
+    StreamId, ir,
 };
 
 use super::driver::{Attribute, Driver, Image, RawEvent, RawFunction, RawModule, RawStream};
@@ -36,8 +37,8 @@ struct State {
     /// Entries handed out; a handle is an index into this.
     functions: Vec<(ModuleId, String)>,
     modules: Vec<ModuleId>,
-    /// The stream each event was last recorded in; a handle is an index into this.
-    events: Vec<RawStream>,
+    /// The machine's events; a handle is an index into this.
+    events: Vec<EventId>,
 }
 
 impl EmulatorDriver {
@@ -77,6 +78,10 @@ impl State {
             }
         };
         found.ok_or_else(|| unknown_handle(call, stream.0))
+    }
+
+    fn event(&self, call: &'static str, event: RawEvent) -> Result<EventId> {
+        self.events.get(event.0 as usize).copied().ok_or_else(|| unknown_handle(call, event.0))
     }
 
     fn wait(&mut self, call: &'static str, device: u32, stream: RawStream) -> Result<()> {
@@ -255,7 +260,8 @@ impl Driver for EmulatorDriver {
     fn create_event(&self, device: u32) -> Result<RawEvent> {
         self.device(device)?;
         let mut state = self.lock();
-        state.events.push(RawStream(0));
+        let event = state.machine.create_event();
+        state.events.push(event);
         Ok(RawEvent(state.events.len() as u64 - 1))
     }
 
@@ -265,18 +271,16 @@ impl Driver for EmulatorDriver {
 
     unsafe fn record_event(&self, device: u32, event: RawEvent, stream: RawStream) -> Result<()> {
         let mut state = self.lock();
-        state.stream("cuEventRecord", device, stream)?;
-        let slot = state.events.get_mut(event.0 as usize);
-        *slot.ok_or_else(|| unknown_handle("cuEventRecord", event.0))? = stream;
-        Ok(())
+        let stream = state.stream("cuEventRecord", device, stream)?;
+        let event = state.event("cuEventRecord", event)?;
+        state.machine.record_event(stream, event).map_err(|error| driver_error("cuEventRecord", error))
     }
 
     unsafe fn wait_event(&self, device: u32, stream: RawStream, event: RawEvent) -> Result<()> {
         let mut state = self.lock();
-        state.stream("cuStreamWaitEvent", device, stream)?;
-        let recorded = state.events.get(event.0 as usize).copied();
-        let recorded = recorded.ok_or_else(|| unknown_handle("cuStreamWaitEvent", event.0))?;
-        state.wait("cuStreamWaitEvent", device, recorded)
+        let stream = state.stream("cuStreamWaitEvent", device, stream)?;
+        let event = state.event("cuStreamWaitEvent", event)?;
+        state.machine.wait_event(stream, event).map_err(|error| driver_error("cuStreamWaitEvent", error))
     }
 
     unsafe fn elapsed_ms(&self, _device: u32, _start: RawEvent, _end: RawEvent) -> Result<f32> {
@@ -344,6 +348,11 @@ impl<'a> Emulated<'a> {
     /// What this device did since it was made or reset.
     pub fn counters(&self) -> Counters {
         self.driver.lock().machine.counters(self.ordinal as usize)
+    }
+
+    /// What each kernel did on this device since it was made or reset, in the order of their names.
+    pub fn kernel_counters(&self) -> Vec<KernelCounters> {
+        self.driver.lock().machine.kernel_counters(self.ordinal as usize)
     }
 
     /// Every finding of the machine since it was made or reset.

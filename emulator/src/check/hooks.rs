@@ -515,6 +515,11 @@ impl Core<'_> {
         let own = self.block.check.as_ref().map(|c| c.id);
         let grid_of =
             |e: Entry| self.sys.check.blocks.get(block_of(e.agent) as usize).map(|b| (b.stream, b.grid));
+        let streams_of_one_device = |e: Entry, id: u32| {
+            let blocks = &self.sys.check.blocks;
+            let both = blocks.get(block_of(e.agent) as usize).zip(blocks.get(id as usize));
+            both.is_some_and(|(a, b)| a.device == b.device && a.stream != b.stream)
+        };
         let mine = own.and_then(|id| self.sys.check.blocks.get(id as usize)).map(|b| (b.stream, b.grid));
         let finding = |class, message: String, other: Option<String>, hint: &str| {
             let mut report = self.report(class, lanes, message);
@@ -626,6 +631,9 @@ impl Core<'_> {
                 "cp.async.bulk.wait_group (without .read) by the thread that stored, then a barrier"
             }
             (k, _) if k == Kind::Wgmma as u32 => "wgmma.wait_group before the operands are given back",
+            _ if own.is_some_and(|id| streams_of_one_device(before, id)) => {
+                "an event, recorded behind the one grid and waited for before the other"
+            }
             _ => "a barrier, or a release and an acquire, between the two",
         };
         if kind == Kind::BulkRead as u32 {

@@ -68,8 +68,8 @@
 //!
 //! An mbarrier's agent stands for all copies of a phase: two copies that overlap in one phase are not told apart, and
 //! neither are `wgmma`s of one warpgroup. A wait of any warp for its `wgmma`s covers the warpgroup's. Volatile loads count as
-//! acquires and volatile stores as releases, as shipping code has it. Grids of other streams that have ended count as
-//! ordered. `griddepcontrol.wait` by any thread counts for its block. Host copies do not race. Of a peer's mbarrier it is only seen
+//! acquires and volatile stores as releases, as shipping code has it. Grids of other streams are ordered by events, by what the host
+//! waited for and by what their kernels tell each other, not by having ended; when nothing is left to run, all is ordered. `griddepcontrol.wait` by any thread counts for its block. Host copies do not race. Of a peer's mbarrier it is only seen
 //! whether a wait for the last phase has happened, not whether the arrival comes after it: multicast copies order, but tell nothing.
 //! `fence.proxy.tensormap` acquires every map. A map may be edited again before its copies are done.
 //!
@@ -88,6 +88,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::machine::block::{Block, Origin};
+use crate::machine::stream::Order;
 use crate::machine::system::System;
 use crate::report::Class;
 use clock::{Clock, Kind, Know, agent};
@@ -348,6 +349,15 @@ pub(crate) fn start_block(
         ctaid,
         program: grid.program.clone(),
     });
+    // Grids of other streams that have ended, with nothing to say that they had to.
+    for (stream, line) in &check.streams {
+        let last = grid.after.get(stream).map_or(-1, |last| *last as i64);
+        for earlier in line.iter().filter(|g| **g as i64 > last && **g < own) {
+            if *stream != grid.stream && !open.contains(earlier) {
+                open.push(*earlier);
+            }
+        }
+    }
     let line = check.streams.entry(grid.stream).or_default();
     if line.last() != Some(&own) {
         line.push(own);
@@ -399,10 +409,13 @@ pub(crate) fn end_block(sys: &mut System, block: &Block) {
 }
 
 /// A block begins after the grids before it: it knows what they knew.
-pub(crate) fn inherit(sys: &System, block: &mut Block) {
-    let Some(own) = block.check.as_ref().and_then(|c| sys.check.blocks.get(c.id as usize)) else { return };
-    let Some(carried) = sys.check.carried.get(&own.stream) else { return };
-    for strand in block.warps.iter_mut().flat_map(|warp| &mut warp.check.strands) {
-        strand.know.join(carried);
+pub(crate) fn inherit(sys: &System, after: &Order, block: &mut Block) {
+    if block.check.is_none() {
+        return;
+    }
+    for carried in after.keys().filter_map(|stream| sys.check.carried.get(stream)) {
+        for strand in block.warps.iter_mut().flat_map(|warp| &mut warp.check.strands) {
+            strand.know.join(carried);
+        }
     }
 }

@@ -1,4 +1,6 @@
-//! What a device did, counted.
+//! What a device did, counted, and by kernel.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Kinds of instruction, for [`Counters::by_class`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,6 +91,8 @@ pub struct Counters {
     pub launches: u64,
     /// Those of them that began before the grid ahead of them in their stream had ended.
     pub overlapping_launches: u64,
+    /// Warp instructions issued while a block of another stream was resident on the device.
+    pub beside_instructions: u64,
     /// Blocks run.
     pub blocks: u64,
     /// SMs that ever had a block.
@@ -102,4 +106,96 @@ impl Counters {
     pub fn class(&self, class: InstructionClass) -> u64 {
         self.by_class[class as usize]
     }
+
+    /// Every count that is a sum.
+    fn sums(&mut self) -> impl Iterator<Item = &mut u64> {
+        let Counters {
+            instructions,
+            thread_instructions,
+            by_class,
+            global_load_bytes,
+            global_store_bytes,
+            link_load_bytes,
+            link_store_bytes,
+            tma_load_bytes,
+            tma_store_bytes,
+            shared_load_bytes,
+            shared_store_bytes,
+            wgmma_shared_bytes,
+            bank_conflicts,
+            wgmma,
+            wgmma_flops,
+            launches,
+            overlapping_launches,
+            beside_instructions,
+            blocks,
+            sms_used: _,
+            max_resident_blocks: _,
+        } = self;
+        let single = [
+            instructions,
+            thread_instructions,
+            global_load_bytes,
+            global_store_bytes,
+            link_load_bytes,
+            link_store_bytes,
+            tma_load_bytes,
+            tma_store_bytes,
+            shared_load_bytes,
+            shared_store_bytes,
+            wgmma_shared_bytes,
+            bank_conflicts,
+            wgmma,
+            wgmma_flops,
+            launches,
+            overlapping_launches,
+            beside_instructions,
+            blocks,
+        ];
+        single.into_iter().chain(by_class)
+    }
+
+    /// Adds what was counted from `before` to `now`.
+    fn add_since(&mut self, mut now: Counters, mut before: Counters) {
+        for ((sum, now), before) in self.sums().zip(now.sums()).zip(before.sums()) {
+            *sum += *now - *before;
+        }
+    }
+}
+
+/// What one kernel did on a device, all its launches together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KernelCounters {
+    /// The entry's name.
+    pub kernel: String,
+    /// Its part of the device's counters. `sms_used` are the SMs its blocks ran on; `max_resident_blocks` is the device's alone and 0 here.
+    pub counters: Counters,
+}
+
+/// What one kernel did, and where.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tally {
+    counters: Counters,
+    sms: BTreeSet<u32>,
+}
+
+impl Tally {
+    /// Adds what was counted meanwhile, by a block on this SM if by a block.
+    pub(crate) fn add(&mut self, now: Counters, before: Counters, sm: Option<u32>) {
+        self.counters.add_since(now, before);
+        self.sms.extend(sm);
+    }
+}
+
+/// By name.
+pub(crate) type Tallies = BTreeMap<String, Tally>;
+
+/// As the public sees it.
+pub(crate) fn by_kernel(tallies: &Tallies) -> Vec<KernelCounters> {
+    let one = |(kernel, tally): (&String, &Tally)| KernelCounters {
+        kernel: kernel.clone(),
+        counters: Counters { sms_used: tally.sms.len() as u32, ..tally.counters },
+    };
+    tallies.iter().map(one).collect()
 }

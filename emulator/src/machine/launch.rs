@@ -6,6 +6,7 @@ use super::Launch;
 use super::block::{Block, NamedBarrier, WarpGroup, WarpTemplate};
 use super::config::DeviceConfig;
 use super::program::Program;
+use super::stream::Order;
 use super::system::System;
 use crate::memory::shared::{SharedLayout, SharedMemory};
 use crate::report::MachineError;
@@ -36,6 +37,8 @@ pub(crate) struct Grid {
     pub(crate) workspace: u64,
     pub(crate) needs: Needs,
     pub(crate) layout: SharedLayout,
+    /// The grids of every stream that come before: in stream order, by events, and by what the host waited for.
+    pub(crate) after: Order,
     /// Next cluster to become resident.
     pub(crate) next: u64,
     /// Blocks that have ended.
@@ -228,6 +231,7 @@ pub(crate) fn prepare(
         workspace: 0,
         needs,
         layout,
+        after: Order::new(),
         next: 0,
         finished: 0,
         program: program.clone(),
@@ -355,11 +359,11 @@ fn make(sys: &mut System, id: usize, cluster: u64, rank: u32, sm: u32, peers: Ve
     let ctaid = position(grid, cluster, rank);
     let open: Vec<u32> = grids.keys().map(|g| *g as u32).collect();
     let check = crate::check::start_block(sys, grid, open, rank, ctaid);
-    let programmatic = grid.programmatic;
+    let (programmatic, after) = (grid.programmatic, grid.after.clone());
     let mut block = assemble(sys, grid, ctaid, rank, sm, peers, check);
     sys.grids = grids;
     if !programmatic {
-        crate::check::inherit(sys, &mut block);
+        crate::check::inherit(sys, &after, &mut block);
     }
     block
 }

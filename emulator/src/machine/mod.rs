@@ -12,12 +12,13 @@ pub(crate) mod program;
 pub(crate) mod rng;
 mod scheduler;
 mod share;
-mod stream;
+pub(crate) mod stream;
 pub(crate) mod system;
 pub(crate) mod warp;
 
 pub use config::{Checks, Completion, DeviceConfig, MachineConfig, Schedule, SharedPlacement};
-pub use counters::{Counters, InstructionClass};
+use counters::Tallies;
+pub use counters::{Counters, InstructionClass, KernelCounters};
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,7 +31,7 @@ use block::Block;
 use launch::Sm;
 use program::Program;
 use rng::Rng;
-use stream::{Event, Graph, Stream, Work};
+use stream::{Event, Graph, Order, Stream, Work};
 use system::System;
 
 /// A module loaded on a device.
@@ -93,6 +94,12 @@ pub struct Machine {
     graphs: Vec<Graph>,
     modules: Vec<Loaded>,
     grids: usize,
+    /// What the host has waited for.
+    host: Order,
+    /// By device: what each kernel did.
+    tallies: Vec<Tallies>,
+    /// By device: blocks of two streams are resident.
+    crowded: Vec<bool>,
     reports: Vec<Report>,
     fault: Option<Fault>,
     /// Passes since anything but polling happened.
@@ -113,6 +120,9 @@ impl Machine {
             graphs: Vec::new(),
             modules: Vec::new(),
             grids: 0,
+            host: Order::new(),
+            tallies: vec![Tallies::new(); devices],
+            crowded: vec![false; devices],
             reports: Vec::new(),
             fault: None,
             idle: 0,
@@ -305,6 +315,7 @@ impl Machine {
             self.fill(grid.workspace, 0, launch::WORKSPACE_BYTES)?;
         }
         self.grids += 1;
+        grid.after = self.next_in_order(stream, id);
         self.sys.grids.insert(id, grid);
         self.streams[stream.0 as usize].queue.push_back(Work::Grid(id));
         Ok(())
@@ -316,7 +327,9 @@ impl Machine {
         while self.pending(stream) {
             self.turn()?;
         }
-        self.outcome()
+        self.outcome()?;
+        self.host_saw_stream(stream);
+        Ok(())
     }
 
     /// The fault that stopped the machine, if any.
@@ -330,10 +343,12 @@ impl Machine {
         if self.pending(stream) {
             self.turn()?;
         }
-        match &self.fault {
-            Some(fault) => Err(fault.clone()),
-            None => Ok(!self.pending(stream)),
+        self.outcome()?;
+        let empty = !self.pending(stream);
+        if empty {
+            self.host_saw_stream(stream);
         }
+        Ok(empty)
     }
 
     fn pending(&self, stream: StreamId) -> bool {
@@ -364,6 +379,11 @@ impl Machine {
         self.sys.counters.get(device).copied().unwrap_or_default()
     }
 
+    /// What a device did, by kernel, in the order of their names. Empty for a device that does not exist.
+    pub fn kernel_counters(&self, device: usize) -> Vec<KernelCounters> {
+        self.tallies.get(device).map(counters::by_kernel).unwrap_or_default()
+    }
+
     /// What works on the chip, yet against the letter of the manual ([`Checks::letter`]): one for each instruction, at most 100.
     pub fn advice(&self) -> &[Report] {
         &self.sys.advice
@@ -386,6 +406,7 @@ impl Machine {
         self.time_outs = 0;
         self.sys.rng = Rng::new(self.sys.config.seed);
         self.sys.counters.fill(Counters::default());
+        self.tallies.fill(Tallies::new());
         self.clear_streams();
         for (sms, device) in self.sms.iter_mut().zip(&self.sys.config.devices) {
             *sms = scheduler::empty_sms(device.sms);

@@ -6,6 +6,7 @@
 //! for long is dead, too.
 
 use super::block::Block;
+use super::counters::Counters;
 use super::launch::{Sm, place};
 use super::program::Program;
 use super::stream::Work;
@@ -39,6 +40,7 @@ impl Machine {
         if live.is_empty() {
             return Ok(false);
         }
+        self.note_crowds(&live);
         let (steps, progress) = (self.sys.steps, self.sys.progress);
         let mut worked = false;
         match self.sys.config.schedule {
@@ -92,6 +94,28 @@ impl Machine {
         Ok(true)
     }
 
+    /// Which devices have blocks of two streams.
+    fn note_crowds(&mut self, live: &[usize]) {
+        let mut streams: Vec<Option<usize>> = vec![None; self.crowded.len()];
+        self.crowded.fill(false);
+        for block in live.iter().filter_map(|slot| self.blocks[*slot].as_ref()) {
+            let Some(grid) = self.sys.grids.get(&block.grid) else { continue };
+            let first = *streams[block.device].get_or_insert(grid.stream);
+            self.crowded[block.device] |= first != grid.stream;
+        }
+    }
+
+    /// Puts what a device counted since `before` down to a kernel.
+    fn attribute(&mut self, device: usize, program: &Program, before: Counters, sm: Option<u32>) {
+        let now = self.sys.counters[device];
+        let name = &program.kernel().name;
+        let tallies = &mut self.tallies[device];
+        match tallies.get_mut(name.as_str()) {
+            Some(tally) => tally.add(now, before, sm),
+            None => tallies.entry(name.to_string()).or_default().add(now, before, sm),
+        }
+    }
+
     /// Who is starved: a block, or one of its warps.
     fn victim(&self, live: &[usize]) -> Option<(usize, Option<usize>)> {
         if self.sys.config.schedule != Schedule::Starve {
@@ -138,10 +162,14 @@ impl Machine {
     /// Lands one asynchronous operation of each block that has any.
     fn land_anything(&mut self) -> Result<bool, Box<Report>> {
         let mut landed = false;
-        for block in self.blocks.iter_mut().flatten() {
-            self.sys.global.set_reach(self.sys.reach[block.device]);
+        for slot in 0..self.blocks.len() {
+            let Some(block) = &mut self.blocks[slot] else { continue };
+            let (device, program) = (block.device, block.program.clone());
+            let before = self.sys.counters[device];
+            self.sys.global.set_reach(self.sys.reach[device]);
             let outcome = transfer::land_any(&mut self.sys, block, |_| 0);
             self.sys.global.set_reach(u64::MAX);
+            self.attribute(device, &program, before, None);
             landed |= outcome?;
         }
         Ok(landed)
@@ -157,6 +185,7 @@ impl Machine {
                 if at > 0 && !self.may_overlap(queue[at - 1], id) {
                     break;
                 }
+                let counted = self.sys.counters[device];
                 let before = self.sys.grids.get(&id).map(|g| g.next);
                 if place(&mut self.sys, &mut self.sms[device], &mut self.blocks, id) {
                     let counters = &mut self.sys.counters[device];
@@ -165,6 +194,9 @@ impl Machine {
                     counters.sms_used = self.sms[device].iter().filter(|s| s.ever).count() as u32;
                     let resident = self.sms[device].iter().map(|s| s.blocks).sum();
                     counters.max_resident_blocks = counters.max_resident_blocks.max(resident);
+                    if let Some(program) = self.sys.grids.get(&id).map(|grid| grid.program.clone()) {
+                        self.attribute(device, &program, counted, None);
+                    }
                 }
             }
         }
@@ -185,6 +217,8 @@ impl Machine {
         let Some(mut block) = self.blocks[slot].take() else { return Ok(false) };
         self.sys.global.set_reach(self.sys.reach[block.device]);
         let program = block.program.clone();
+        let (device, sm) = (block.device, block.sm);
+        let counted = self.sys.counters[device];
         let outcome = match pick {
             None => run_block(&mut self.sys, &mut block, &mut self.blocks, &program),
             Some(pick) => {
@@ -194,6 +228,10 @@ impl Machine {
                     .map(|stop| stop == Stop::Quantum || stop == Stop::Exited)
             }
         };
+        if self.crowded[device] {
+            let counters = &mut self.sys.counters[device];
+            counters.beside_instructions += counters.instructions - counted.instructions;
+        }
         let mut outcome = outcome;
         if outcome.is_ok() && self.sys.config.completion == Completion::Random && self.sys.rng.below(4) == 0 {
             let random = self.sys.rng.next() as usize;
@@ -213,6 +251,7 @@ impl Machine {
         if ended && outcome.is_ok() {
             self.retire(slot);
         }
+        self.attribute(device, &program, counted, Some(sm));
         outcome
     }
 

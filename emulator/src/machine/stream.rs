@@ -5,10 +5,21 @@
 //! recorded waits for nothing, as the driver has it. A graph is what was enqueued on a stream while it captured: launching it enqueues
 //! that again.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use super::{EventId, GraphId, Launch, Machine, ModuleId, StreamId};
 use crate::report::{Fault, MachineError};
+
+/// What comes before: for each stream, the last of its grids that does.
+pub(crate) type Order = HashMap<usize, usize>;
+
+/// What comes before both.
+fn join(into: &mut Order, from: &Order) {
+    for (stream, grid) in from {
+        let last = into.entry(*stream).or_insert(*grid);
+        *last = (*last).max(*grid);
+    }
+}
 
 /// What stands in a stream's queue.
 #[derive(Clone, Debug)]
@@ -46,23 +57,27 @@ pub(super) struct Graph {
 pub(super) struct Stream {
     pub(super) device: usize,
     pub(super) queue: VecDeque<Work>,
+    /// What comes before whatever is enqueued next.
+    order: Order,
     /// Being captured instead of enqueued.
     capture: Option<Graph>,
 }
 
 impl Stream {
     pub(super) fn new(device: usize) -> Stream {
-        Stream { device, queue: VecDeque::new(), capture: None }
+        Stream { device, queue: VecDeque::new(), order: Order::new(), capture: None }
     }
 }
 
 /// How far an event has come.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Event {
     /// Records enqueued.
     enqueued: u64,
     /// The latest record reached.
     reached: u64,
+    /// What comes before the last record enqueued.
+    order: Order,
 }
 
 impl Machine {
@@ -74,9 +89,9 @@ impl Machine {
         self.streams.get_mut(stream.0 as usize).ok_or_else(missing)
     }
 
-    fn event(&self, event: EventId) -> Result<Event, MachineError> {
+    fn event(&self, event: EventId) -> Result<&Event, MachineError> {
         let missing = || MachineError::NoSuch { what: "event", name: event.0.to_string() };
-        self.events.get(event.0 as usize).copied().ok_or_else(missing)
+        self.events.get(event.0 as usize).ok_or_else(missing)
     }
 
     /// Takes a node down if the stream captures; else gives it back.
@@ -98,12 +113,16 @@ impl Machine {
             }
             Node::Record { event } => {
                 self.event(event)?;
+                let order = self.stream_mut(stream)?.order.clone();
                 let state = &mut self.events[event.0 as usize];
                 state.enqueued += 1;
+                state.order = order;
                 Work::Record { event: event.0 as usize, number: state.enqueued }
             }
             Node::Wait { event } => {
-                Work::Wait { event: event.0 as usize, number: self.event(event)?.enqueued }
+                let Event { enqueued: number, order, .. } = self.event(event)?.clone();
+                join(&mut self.stream_mut(stream)?.order, &order);
+                Work::Wait { event: event.0 as usize, number }
             }
             Node::Copy { to, from, len } => {
                 for address in [to, from] {
@@ -170,7 +189,12 @@ impl Machine {
         if !self.reached(event) {
             self.turn()?;
         }
-        self.outcome().map(|()| self.reached(event))
+        self.outcome()?;
+        let reached = self.reached(event);
+        if reached {
+            self.host_saw_event(event);
+        }
+        Ok(reached)
     }
 
     /// Runs until the last record of an event was reached.
@@ -179,7 +203,32 @@ impl Machine {
         while self.fault.is_none() && !self.reached(event) {
             self.turn()?;
         }
-        self.outcome()
+        self.outcome()?;
+        self.host_saw_event(event);
+        Ok(())
+    }
+
+    /// The next grid of a stream: what comes before it.
+    pub(super) fn next_in_order(&mut self, stream: StreamId, grid: usize) -> Order {
+        let own = stream.0 as usize;
+        let order = &mut self.streams[own].order;
+        join(order, &self.host);
+        let before = order.clone();
+        order.insert(own, grid);
+        before
+    }
+
+    /// The host has seen a stream empty: what it enqueues from now on, on any stream, comes after.
+    pub(super) fn host_saw_stream(&mut self, stream: StreamId) {
+        if let Some(stream) = self.streams.get(stream.0 as usize) {
+            join(&mut self.host, &stream.order);
+        }
+    }
+
+    fn host_saw_event(&mut self, event: EventId) {
+        if let Some(event) = self.events.get(event.0 as usize) {
+            join(&mut self.host, &event.order);
+        }
     }
 
     fn reached(&self, event: EventId) -> bool {

@@ -26,6 +26,8 @@ enum Rows {
 /// | contiguous | from the end of its predecessor, rounded up to a multiple of the alignment | one past its last row |
 /// | masked | from `g · m_max` | how many |
 ///
+/// A map that says of each row to which group it belongs becomes ends with [`moe::group_ends`](crate::moe::group_ends).
+///
 /// Groups may be empty or of any size; none needs to fill a tile. Rows between and behind the groups are neither read nor
 /// written. Sizes that make no sense (negative, too large, ends that fall back) are cut to the rows there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -8,11 +8,13 @@
 //! | [`exchange`] | how tokens reach their experts on other GPUs, and the answers come back |
 //! | [`balance`] | which GPU holds which expert, and which experts are held twice, given what was chosen lately |
 //! | [`gate`] | which experts a token chooses, and how much each counts |
+//! | [`group_ends`] | where each expert's rows end, when an engine has a map from rows to experts |
 //! | [`swiglu`] | what stands between an expert's two matrix products |
 
 pub mod balance;
 pub mod exchange;
 pub mod gate;
+pub mod group_ends;
 pub mod swiglu;
 
 /// `2^t` as the kernels of this family compute it, written plainly. In FP32, every operation rounded to nearest: `t` is cut to

@@ -13,6 +13,7 @@ pub fn setup(kernel: &Kernel, machine: &mut Machine) -> Setup {
     match kernel.row.template {
         "swiglu_fp8.ptx" => swiglu(kernel, machine),
         "moe_gate.ptx" => gate(kernel, machine),
+        "group_ends.ptx" => group_ends(kernel, machine),
         other => panic!("no mutants of {other}"),
     }
 }
@@ -33,6 +34,22 @@ fn gate(kernel: &Kernel, machine: &mut Machine) -> Setup {
     }
     params.extend(2.5f32.to_le_bytes());
     Setup::one(kernel.row, 1, params, (idx, tokens * k * 4))
+}
+
+fn group_ends(kernel: &Kernel, machine: &mut Machine) -> Setup {
+    // More rows than threads, more groups than lanes, a group without rows, padding.
+    let (rows, groups) = (1500usize, 40usize);
+    let group = |row: usize| if row % 40 < 30 && row / 40 != 7 { (row / 40) as i32 } else { -1 };
+    let map = put(machine, (0..rows).flat_map(|row| group(row).to_le_bytes()).collect());
+    let ends = put(machine, vec![0; groups * 4]);
+    let mut params = Vec::new();
+    for value in [map, ends] {
+        params.extend(value.to_le_bytes());
+    }
+    for value in [rows, groups] {
+        params.extend((value as u32).to_le_bytes());
+    }
+    Setup::one(kernel.row, 1, params, (ends, groups * 4))
 }
 
 fn swiglu(kernel: &Kernel, machine: &mut Machine) -> Setup {

@@ -76,6 +76,28 @@ macro_rules! gate {
     };
 }
 
+/// A map from rows to groups becomes the ends of the groups.
+const GROUP_ENDS: KernelRow = KernelRow {
+    name: "hadal_group_ends_i32_sm90a",
+    family: "moe",
+    template: "group_ends.ptx",
+    constants: &[("MAX_GROUPS", Value::Int(1024))],
+    threads: 1024,
+    cluster: 1,
+    dynamic_shared: 0,
+    registers: 32,
+    warpgroup_registers: &[],
+    arch: "sm_90a",
+    params: &[
+        ("map", ParamKind::U64),
+        ("ends", ParamKind::U64),
+        ("rows", ParamKind::U32),
+        ("groups", ParamKind::U32),
+    ],
+    reference: "src/moe/group_ends.rs",
+    test: "tests/group_ends.rs::every_row_forced",
+};
+
 /// Every kernel of the mixture of experts.
 pub const ROWS: &[KernelRow] = &[
     swiglu!("contiguous"),
@@ -84,4 +106,5 @@ pub const ROWS: &[KernelRow] = &[
     gate!("sigmoid", 512 experts, 16 slots),
     gate!("softmax", 256 experts, 8 slots),
     gate!("softmax", 512 experts, 16 slots),
+    GROUP_ENDS,
 ];

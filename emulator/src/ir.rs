@@ -639,8 +639,8 @@ pub enum Op {
     PredNot { dst: u32, a: Src },
     /// `selp`: `a` where the predicate holds.
     Selp { ty: Type, dst: Reg, a: Src, b: Src, pred: PredSrc },
-    /// `slct.ty.cty d, a, b, c`: `a` where `c >= 0`.
-    Slct { ty: Type, cond_ty: Type, dst: Reg, a: Src, b: Src, c: Src },
+    /// `slct[.ftz].ty.cty d, a, b, c`: `a` where `c >= 0`.
+    Slct { ty: Type, cond_ty: Type, ftz: bool, dst: Reg, a: Src, b: Src, c: Src },
     /// `cvt`. Packed forms (`cvt.rn.bf16x2.f32 d, a, b`, `e4m3x2`): `b` is the low half.
     Cvt { to: Type, from: Type, mods: Arith, dst: Reg, a: Src, b: Option<Src> },
     /// `cvta[.to].space`: `to` = generic → space.

@@ -147,10 +147,11 @@ impl Core<'_> {
                 self.set_pred(*dst, value, mask);
                 true
             }
-            Op::Slct { ty: _, cond_ty, dst, a, b, c } => {
+            Op::Slct { ty: _, cond_ty, ftz, dst, a, b, c } => {
                 let (x, y, c) = (self.get64(a), self.get64(b), self.get32(c));
                 let first = |v: u32| match cond_ty {
-                    Type::F32 => f32::from_bits(v) >= 0.0,
+                    // A subnormal becomes a zero of its sign, and -0 is not below 0.
+                    Type::F32 => f32::from_bits(v) >= 0.0 || *ftz && v & 0x7f80_0000 == 0,
                     _ => v as i32 >= 0,
                 };
                 self.set(*dst, &std::array::from_fn(|i| if first(c[i]) { x[i] } else { y[i] }), mask);

@@ -363,7 +363,10 @@ fn fused(l: &mut Line<'_, '_>) -> Result<()> {
         l.m.check(ty, INT)?;
         match l.m.need(".lo, .hi or .wide", product)? {
             Product::Lo => (TernOp::MadLo, ty),
-            Product::Hi => (TernOp::MadHi, ty),
+            Product::Hi => {
+                mods.sat = ty == S32 && l.m.take("sat");
+                (TernOp::MadHi, ty)
+            }
             Product::Wide => match types::doubled(ty) {
                 Some(wide) => (TernOp::MadWide, wide),
                 None => return l.refuse("there is no wide product of 64-bit integers"),

@@ -126,10 +126,10 @@ pub(super) fn slct(l: &mut Line<'_, '_>) -> Result<()> {
     };
     l.m.check(ty, SELECTED)?;
     l.m.check(cond_ty, &[S32, F32])?;
-    if ftz {
-        return l.refuse("slct.ftz is not supported");
+    if ftz && cond_ty != F32 {
+        return l.refuse(".ftz wants a condition of type .f32");
     }
     let [dst, a, b, c] = l.fixed()?;
     let (dst, a, b, c) = (l.dst(dst, ty)?, l.src(a, ty)?, l.src(b, ty)?, l.src(c, cond_ty)?);
-    l.emit(Op::Slct { ty, cond_ty, dst, a, b, c })
+    l.emit(Op::Slct { ty, cond_ty, ftz, dst, a, b, c })
 }

@@ -137,8 +137,6 @@ fn broken_kernels_of_others_are_noticed() {
             !seen && line.contains("bar.sync") && !unneeded_here(line)
         };
         for (n, (line, seen)) in lines.iter().enumerate() {
-            let barrier =
-                |n: usize| lines.get(n).is_some_and(|(line, seen)| !seen && line.contains("bar.sync"));
             if paired[n] {
                 continue;
             }

@@ -91,6 +91,10 @@ impl Core<'_> {
             Err(trouble) => {
                 let mut report = self.access_report(place, address, 128, false, trouble, lanes);
                 report.message = report.message.replacen("load of", "tensor map of", 1);
+                if address < self.block.params.len() as u64 {
+                    let hint = "the address is generic: that of a parameter needs cvta.param";
+                    report.hint = Some(hint.into());
+                }
                 return Err(report);
             }
         };

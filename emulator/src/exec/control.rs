@@ -29,8 +29,10 @@ impl Core<'_> {
         if taken == 0 {
             return Flow::Next;
         }
+        let before = path.mask;
         path.mask &= !taken;
         path.pc = self.pc + 1;
+        self.warp.part(self.pc, before);
         self.lanes_part();
         self.warp.paths.push(Path::new(target, taken));
         Flow::Rearranged
@@ -59,6 +61,7 @@ impl Core<'_> {
         if rest == 0 && groups.len() == 1 {
             return Ok(Flow::Jump(groups[0].0));
         }
+        self.warp.part(self.pc, rest | mask);
         self.lanes_part();
         self.warp.paths.remove(current);
         if rest != 0 {
@@ -153,10 +156,26 @@ impl Core<'_> {
         report
     }
 
+    /// Lanes that have exited count as having been here, unless they went around it to where the ways meet again: whether they
+    /// had exited by now is then a matter of luck. What all live lanes have come to, no parting lies before.
+    fn left_out(&mut self, mask: u32, what: &str) -> Result<(), Box<Report>> {
+        let gone = !self.warp.live;
+        for (branch, parted) in std::mem::take(&mut self.warp.partings) {
+            if parted & mask != 0 && parted & gone != 0 && self.program.leaves_out(branch, self.pc) {
+                let other = format!("they parted at {}, and left without it", self.describe(branch));
+                return Err(self.partial(mask | parted & gone, mask, what, other));
+            }
+        }
+        Ok(())
+    }
+
     /// An instruction that every live lane of the warp executes together.
     pub(super) fn whole_warp(&mut self, mask: u32, what: &str) -> Result<Option<Flow>, Box<Report>> {
         let flow = self.converge(u32::MAX, mask, what)?;
         if flow.is_none() {
+            if !self.warp.partings.is_empty() {
+                self.left_out(mask, what)?;
+            }
             self.lanes_expected(mask);
             self.lanes_meet(mask);
         }

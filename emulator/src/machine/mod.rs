@@ -7,6 +7,7 @@
 pub(crate) mod block;
 mod config;
 mod counters;
+pub(crate) mod flow;
 pub(crate) mod launch;
 pub(crate) mod program;
 pub(crate) mod rng;

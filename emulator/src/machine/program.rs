@@ -2,9 +2,10 @@
 //! the registers it reads and writes, its class, whether a schedule may preempt after it.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::counters::InstructionClass;
+use super::flow::Meetings;
 use crate::exec::operands::{Access, visit};
 use crate::exec::quick::{Builder, Quick};
 use crate::ir::{self, Op, Reg, Space};
@@ -37,6 +38,8 @@ pub(crate) struct Program {
     pub(crate) constants: (Vec<u32>, Vec<u64>),
     pub(crate) has_wgmma: bool,
     pub(crate) has_setmaxnreg: bool,
+    /// Where its ways meet, once somebody has asked.
+    meetings: OnceLock<Meetings>,
 }
 
 impl Program {
@@ -71,7 +74,14 @@ impl Program {
         let has_wgmma = kernel.code.iter().any(|i| matches!(i.op, Op::Wgmma(_)));
         let has_setmaxnreg = kernel.code.iter().any(|i| matches!(i.op, Op::SetMaxNReg { .. }));
         let constants = (builder.constants32, builder.constants64);
-        Program { module, index, globals, sides, registers, constants, has_wgmma, has_setmaxnreg }
+        let meetings = OnceLock::new();
+        Program { module, index, globals, sides, registers, constants, has_wgmma, has_setmaxnreg, meetings }
+    }
+
+    /// See [`Meetings::leaves_out`].
+    pub(crate) fn leaves_out(&self, branch: usize, at: usize) -> bool {
+        let code = &self.kernel().code;
+        self.meetings.get_or_init(|| Meetings::new(code)).leaves_out(code, branch, at)
     }
 
     #[inline(always)]

@@ -56,6 +56,9 @@ impl Path {
     }
 }
 
+/// Partings that are remembered: no compiled code has more at once.
+const PARTINGS: usize = 64;
+
 /// Registers an unfinished `wgmma` of this warp owns.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InFlight {
@@ -98,6 +101,8 @@ pub(crate) struct Warp {
     pub(crate) paths: Vec<Path>,
     /// The path that runs.
     pub(crate) current: usize,
+    /// Branches at which lanes parted that have not met since, and those who came to them.
+    pub(crate) partings: Vec<(usize, u32)>,
     /// `%tid`
     pub(crate) tid: [Col32; 3],
     /// Carry flag of each lane.
@@ -182,6 +187,14 @@ impl Warp {
         best
     }
 
+    /// The path's lanes take different ways at the branch `pc`.
+    pub(crate) fn part(&mut self, pc: usize, mask: u32) {
+        if self.partings.len() == PARTINGS {
+            self.partings.remove(0);
+        }
+        self.partings.push((pc, mask));
+    }
+
     fn merge(&mut self) {
         let mut i = 0;
         while i < self.paths.len() {
@@ -200,6 +213,8 @@ impl Warp {
                         ..Path::new(a.pc, a.mask | b.mask)
                     };
                     self.paths.remove(j);
+                    let (met, live) = (a.mask | b.mask, self.live);
+                    self.partings.retain(|(_, mask)| mask & live & !met != 0);
                 } else {
                     j += 1;
                 }

@@ -192,6 +192,40 @@ fn class_18_rows_of_matrices() {
     );
 }
 
+/// Some lanes of a warp go around an aligned barrier and leave, before or after the others come to it.
+#[test]
+fn class_18_lanes_that_went_around_and_left() {
+    let around = "
+    setp.ge.u32 %p, %tid, @@;
+    @%p bra end;
+    bar.sync 1, 64;
+end:
+    mov.u32 %a, 1;
+    ret;";
+    // The others are further up: they have left when the barrier is reached.
+    let before = "
+    bra start;
+end:
+    mov.u32 %a, 1;
+    ret;
+start:
+    setp.ge.u32 %p, %tid, @@;
+    @%p bra end;
+    bar.sync 1, 64;
+    bra end;";
+    for body in [around, before] {
+        let sides = ("bar.sync 1, 64", "lanes 16-31: they parted at test.ptx");
+        twins(Class::PartialWarp, sides, "", body, ("48", "64"), blocks(1, 64));
+    }
+    // Who has nothing more to do may leave before a barrier of the others: as compiled code does.
+    acquitted(
+        "",
+        &format!("{REGS} setp.ge.u32 %p, %tid, 48; @%p bra end; bar.sync 0; mov.u32 %a, 1; end: ret;"),
+        64,
+        0,
+    );
+}
+
 /// The leader is the lowest lane of those that take part, which need not be lane 0.
 #[test]
 fn class_18_the_leader_is_not_lane_zero() {

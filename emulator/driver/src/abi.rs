@@ -105,9 +105,21 @@ impl<T: Copy> In<T> {
     }
 }
 
+impl<T> Out<T> {
+    /// A place of ours, where a caller's could be.
+    pub fn of(place: &mut T) -> Out<T> {
+        Out(place)
+    }
+}
+
 impl<T> In<T> {
     pub fn null() -> In<T> {
         In(std::ptr::null())
+    }
+
+    /// The pointer as a number.
+    pub fn address(self) -> usize {
+        self.0 as usize
     }
 
     /// A value of ours, handed on where a caller's could be.
@@ -155,6 +167,24 @@ impl In<u8> {
         }
         // SAFETY: the C caller passed NUL-terminated text that lives during the call.
         Ok(unsafe { CStr::from_ptr(self.0.cast::<c_char>()) })
+    }
+}
+
+#[cfg(test)]
+impl<T> In<T> {
+    pub fn cast<U>(self) -> In<U> {
+        In(self.0.cast())
+    }
+
+    pub fn at_address(address: usize) -> In<T> {
+        In(address as *const T)
+    }
+}
+
+#[cfg(test)]
+impl<T> Out<T> {
+    pub fn cast<U>(self) -> Out<U> {
+        Out(self.0.cast())
     }
 }
 

@@ -9,17 +9,28 @@ use crate::abi::{Out, Text, exports};
 pub type Result<T> = std::result::Result<T, Error>;
 
 macro_rules! codes {
-    ($($variant:ident = $number:literal, $name:literal, $words:literal;)*) => {
-        /// `CUresult`, as far as this library says it.
+    ($($variant:ident = $number:literal, $name:literal, $runtime:literal, $words:literal;)*) => {
+        /// `CUresult`, as far as this library says it; and `cudaError_t`, which has the same numbers under other names.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(i32)]
         pub enum Code { $($variant = $number),* }
 
-        /// The C strings of a code: name, words.
-        fn strings(code: c_int) -> Option<(&'static str, &'static str)> {
+        impl Code {
+            /// The code of that number; none is success.
+            pub fn of(number: c_int) -> Option<Code> {
+                match number {
+                    0 => None,
+                    $($number => Some(Code::$variant),)*
+                    _ => Some(Code::Unknown),
+                }
+            }
+        }
+
+        /// The C strings of a code: the driver's name, the runtime's, words.
+        pub fn strings(code: c_int) -> Option<[&'static str; 3]> {
             match code {
-                0 => Some(("CUDA_SUCCESS\0", "no error\0")),
-                $($number => Some((concat!($name, "\0"), concat!($words, "\0"))),)*
+                0 => Some(["CUDA_SUCCESS\0", "cudaSuccess\0", "no error\0"]),
+                $($number => Some([concat!($name, "\0"), concat!($runtime, "\0"), concat!($words, "\0")]),)*
                 _ => None,
             }
         }
@@ -27,28 +38,29 @@ macro_rules! codes {
 }
 
 codes! {
-    InvalidValue = 1, "CUDA_ERROR_INVALID_VALUE", "invalid argument";
-    OutOfMemory = 2, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory";
-    NotInitialized = 3, "CUDA_ERROR_NOT_INITIALIZED", "initialization error";
-    InvalidDevice = 101, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal";
-    InvalidContext = 201, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context";
-    NoBinary = 209, "CUDA_ERROR_NO_BINARY_FOR_GPU", "no kernel image is available for execution on the device";
-    InvalidPtx = 218, "CUDA_ERROR_INVALID_PTX", "a PTX JIT compilation failed";
-    InvalidHandle = 400, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle";
-    NotFound = 500, "CUDA_ERROR_NOT_FOUND", "named symbol not found";
-    NotReady = 600, "CUDA_ERROR_NOT_READY", "device not ready";
-    IllegalAddress = 700, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered";
-    OutOfResources = 701, "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES", "too many resources requested for launch";
-    Timeout = 702, "CUDA_ERROR_LAUNCH_TIMEOUT", "the launch timed out and was terminated";
-    PeerAlreadyEnabled = 704, "CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED", "peer access is already enabled";
-    PeerNotEnabled = 705, "CUDA_ERROR_PEER_ACCESS_NOT_ENABLED", "peer access has not been enabled";
-    IllegalInstruction = 715, "CUDA_ERROR_ILLEGAL_INSTRUCTION", "an illegal instruction was encountered";
-    Misaligned = 716, "CUDA_ERROR_MISALIGNED_ADDRESS", "misaligned address";
-    LaunchFailed = 719, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure";
-    CooperativeTooLarge = 720, "CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE", "too many blocks in cooperative launch";
-    NotSupported = 801, "CUDA_ERROR_NOT_SUPPORTED", "operation not supported";
-    InvalidClusterSize = 912, "CUDA_ERROR_INVALID_CLUSTER_SIZE", "invalid cluster size";
-    Unknown = 999, "CUDA_ERROR_UNKNOWN", "unknown error";
+    InvalidValue = 1, "CUDA_ERROR_INVALID_VALUE", "cudaErrorInvalidValue", "invalid argument";
+    OutOfMemory = 2, "CUDA_ERROR_OUT_OF_MEMORY", "cudaErrorMemoryAllocation", "out of memory";
+    NotInitialized = 3, "CUDA_ERROR_NOT_INITIALIZED", "cudaErrorInitializationError", "initialization error";
+    InvalidFunction = 98, "CUDA_ERROR_INVALID_DEVICE_FUNCTION", "cudaErrorInvalidDeviceFunction", "invalid device function";
+    InvalidDevice = 101, "CUDA_ERROR_INVALID_DEVICE", "cudaErrorInvalidDevice", "invalid device ordinal";
+    InvalidContext = 201, "CUDA_ERROR_INVALID_CONTEXT", "cudaErrorDeviceUninitialized", "invalid device context";
+    NoBinary = 209, "CUDA_ERROR_NO_BINARY_FOR_GPU", "cudaErrorNoKernelImageForDevice", "no kernel image is available for execution on the device";
+    InvalidPtx = 218, "CUDA_ERROR_INVALID_PTX", "cudaErrorInvalidPtx", "a PTX JIT compilation failed";
+    InvalidHandle = 400, "CUDA_ERROR_INVALID_HANDLE", "cudaErrorInvalidResourceHandle", "invalid resource handle";
+    NotFound = 500, "CUDA_ERROR_NOT_FOUND", "cudaErrorSymbolNotFound", "named symbol not found";
+    NotReady = 600, "CUDA_ERROR_NOT_READY", "cudaErrorNotReady", "device not ready";
+    IllegalAddress = 700, "CUDA_ERROR_ILLEGAL_ADDRESS", "cudaErrorIllegalAddress", "an illegal memory access was encountered";
+    OutOfResources = 701, "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES", "cudaErrorLaunchOutOfResources", "too many resources requested for launch";
+    Timeout = 702, "CUDA_ERROR_LAUNCH_TIMEOUT", "cudaErrorLaunchTimeout", "the launch timed out and was terminated";
+    PeerAlreadyEnabled = 704, "CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED", "cudaErrorPeerAccessAlreadyEnabled", "peer access is already enabled";
+    PeerNotEnabled = 705, "CUDA_ERROR_PEER_ACCESS_NOT_ENABLED", "cudaErrorPeerAccessNotEnabled", "peer access has not been enabled";
+    IllegalInstruction = 715, "CUDA_ERROR_ILLEGAL_INSTRUCTION", "cudaErrorIllegalInstruction", "an illegal instruction was encountered";
+    Misaligned = 716, "CUDA_ERROR_MISALIGNED_ADDRESS", "cudaErrorMisalignedAddress", "misaligned address";
+    LaunchFailed = 719, "CUDA_ERROR_LAUNCH_FAILED", "cudaErrorLaunchFailure", "unspecified launch failure";
+    CooperativeTooLarge = 720, "CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE", "cudaErrorCooperativeLaunchTooLarge", "too many blocks in cooperative launch";
+    NotSupported = 801, "CUDA_ERROR_NOT_SUPPORTED", "cudaErrorNotSupported", "operation not supported";
+    InvalidClusterSize = 912, "CUDA_ERROR_INVALID_CLUSTER_SIZE", "cudaErrorInvalidClusterSize", "invalid cluster size";
+    Unknown = 999, "CUDA_ERROR_UNKNOWN", "cudaErrorUnknown", "unknown error";
 }
 
 /// A code, and for a person what the code does not say.
@@ -110,12 +122,12 @@ pub fn report(call: &'static str, error: Error) -> c_int {
 
 exports! {
     fn cuGetErrorName(code: c_int, text: Out<*const u8>) {
-        let (name, _) = strings(code).ok_or_else(|| Error::quiet(Code::InvalidValue))?;
+        let [name, ..] = strings(code).ok_or_else(|| Error::quiet(Code::InvalidValue))?;
         text.put(name.as_ptr())
     }
 
     fn cuGetErrorString(code: c_int, text: Out<*const u8>) {
-        let (_, words) = strings(code).ok_or_else(|| Error::quiet(Code::InvalidValue))?;
+        let [.., words] = strings(code).ok_or_else(|| Error::quiet(Code::InvalidValue))?;
         text.put(words.as_ptr())
     }
 
@@ -133,7 +145,12 @@ mod tests {
     #[test]
     fn every_code_has_words() {
         for code in [Code::InvalidValue, Code::NoBinary, Code::LaunchFailed, Code::Unknown] {
-            let (name, words) = strings(code as c_int).unwrap();
+            let [name, runtime, words] = strings(code as c_int).unwrap();
+            assert!(
+                runtime.starts_with("cudaError")
+                    && runtime.ends_with('\0')
+                    && Code::of(code as c_int) == Some(code)
+            );
             assert!(name.starts_with("CUDA_ERROR_") && name.ends_with('\0') && words.ends_with('\0'));
         }
         assert!(strings(12_345).is_none());

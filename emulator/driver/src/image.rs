@@ -11,11 +11,9 @@ use std::path::{Path, PathBuf};
 
 use crate::abi::In;
 use crate::error::{Code, Error, Result};
-use crate::settings;
+use crate::{fat, settings};
 
 const ELF: &[u8] = b"\x7fELF";
-/// A fat binary: machine code and compressed PTX for several chips.
-const FAT: [u8; 4] = 0xba55_ed50u32.to_le_bytes();
 /// Files deeper in a folder than this are not looked at.
 const DEPTH: u32 = 8;
 
@@ -34,11 +32,8 @@ pub fn ptx(image: In<c_void>) -> Result<(String, String)> {
         let bytes = image.slice(elf_length(image)?)?;
         return known(bytes, &settings::ptx_folders());
     }
-    if first == FAT {
-        return Err(Error::new(
-            Code::NoBinary,
-            "a fat binary: the emulator runs PTX. Hand the PTX to cuModuleLoadData, as `nvcc -ptx` makes it",
-        ));
+    if first == fat::MAGIC {
+        return Ok(("fatbin.ptx".into(), fat::ptx(image)?));
     }
     let text = image.text()?.to_str().map_err(|error| {
         Error::new(Code::InvalidPtx, format!("the image is neither machine code nor text: {error}"))

@@ -10,20 +10,23 @@
 //! would have given, from that call and from all later ones.
 //!
 //! Limits: what Triton's launcher and thin hosts like hadal's own `cuda` backend call. No graphs, no virtual memory
-//! management, no textures, no export tables (so no statically linked CUDA runtime); such a call is missing or says
-//! `CUDA_ERROR_NOT_SUPPORTED`. Modules are never unloaded. Types and numbers are those of `cuda.h`, CUDA 12.
+//! management, no textures, no export tables (so none of NVIDIA's runtimes: `runtime` stands in for the shared one); such a
+//! call is missing or says `CUDA_ERROR_NOT_SUPPORTED`. Modules are never unloaded. Types and numbers are those of `cuda.h`, CUDA 12.
 
 mod abi;
 mod context;
 mod device;
 mod error;
 mod event;
+mod fat;
 mod function;
 mod image;
 mod launch;
+mod library;
 mod map;
 mod memory;
 mod module;
+mod runtime;
 mod settings;
 mod state;
 mod stream;

@@ -13,11 +13,19 @@ use crate::state::{self, Function, Kind, Module, State, handle, index};
 /// `CU_JIT_ERROR_LOG_BUFFER` and its size.
 const ERROR_LOG: [c_uint; 2] = [5, 6];
 
-fn load(image: In<c_void>) -> Result<Handle> {
-    let device = state::current()?;
+/// PTX as the machine takes it.
+pub fn parse(name: &str, text: &str) -> Result<Arc<ir::Module>> {
+    let parsed = ir::Module::parse(name, text).map_err(|e| Error::new(Code::InvalidPtx, e.to_string()))?;
+    Ok(Arc::new(parsed))
+}
+
+fn parse_image(image: In<c_void>) -> Result<Arc<ir::Module>> {
     let (name, text) = image::ptx(image)?;
-    let parsed = ir::Module::parse(&name, &text).map_err(|e| Error::new(Code::InvalidPtx, e.to_string()))?;
-    let ir = Arc::new(parsed);
+    parse(&name, &text)
+}
+
+fn load(ir: Arc<ir::Module>) -> Result<Handle> {
+    let device = state::current()?;
     let mut state = state::lock()?;
     let id = state.machine.load_module(device, ir.clone())?;
     state.modules.push(Module { device, id, ir, unloaded: false });
@@ -25,13 +33,13 @@ fn load(image: In<c_void>) -> Result<Handle> {
 }
 
 /// The same, with the reason for a refusal in the log the caller may have asked for.
-fn load_with_log(
+pub fn parse_with_log(
     image: In<c_void>,
     count: c_uint,
     options: In<c_uint>,
     values: In<Out<c_void>>,
-) -> Result<Handle> {
-    load(image).map_err(|error| {
+) -> Result<Arc<ir::Module>> {
+    parse_image(image).map_err(|error| {
         // A caller with a log wants the reason there, and only there.
         match log(&error, count, options, values) {
             Ok(true) => Error::quiet(error.code),
@@ -65,22 +73,46 @@ fn module(state: &State, module: Handle) -> Result<&Module> {
         .ok_or_else(|| Error::new(Code::InvalidHandle, "the module was unloaded"))
 }
 
+/// The place of a kernel among those of its module.
+pub fn find(ir: &ir::Module, entry: &str) -> Result<usize> {
+    ir.kernels.iter().position(|kernel| kernel.name == entry).ok_or_else(|| {
+        let names: Vec<_> = ir.kernels.iter().map(|k| k.name.as_str()).collect();
+        Error::new(Code::NotFound, format!("no kernel `{entry}` in the module; it has: {}", names.join(", ")))
+    })
+}
+
+/// Address and size of a variable.
+pub fn global(
+    state: &State,
+    module: usize,
+    variable: Text,
+    address: Out<DevicePtr>,
+    bytes: Out<usize>,
+) -> Result<()> {
+    // Callers probe for variables that need not be there.
+    let found = state.machine.global(state.modules[module].id, &name(variable)?);
+    let (at, size) = found.ok_or_else(|| Error::quiet(Code::NotFound))?;
+    address.put_if_wanted(at);
+    bytes.put_if_wanted(size as usize);
+    Ok(())
+}
+
 fn name(text: Text) -> Result<String> {
     Ok(text.text()?.to_string_lossy().into_owned())
 }
 
 exports! {
     fn cuModuleLoadData(module: Out<Handle>, image: In<c_void>) {
-        module.put(load(image)?)
+        module.put(load(parse_image(image)?)?)
     }
 
     fn cuModuleLoadDataEx(module: Out<Handle>, image: In<c_void>, count: c_uint, options: In<c_uint>,
                           values: In<Out<c_void>>) {
-        module.put(load_with_log(image, count, options, values)?)
+        module.put(load(parse_with_log(image, count, options, values)?)?)
     }
 
     fn cuModuleLoadFatBinary(module: Out<Handle>, image: In<c_void>) {
-        module.put(load(image)?)
+        module.put(load(parse_image(image)?)?)
     }
 
     /// The machine keeps it; its handles are dead.
@@ -97,11 +129,7 @@ exports! {
         let mut state = state::lock()?;
         let &Module { device, id, ref ir, .. } = module(&state, handle_of_module)?;
         let ir = ir.clone();
-        let Some(kernel) = ir.kernels.iter().position(|kernel| kernel.name == entry) else {
-            let names: Vec<_> = ir.kernels.iter().map(|k| k.name.as_str()).collect();
-            let detail = format!("no kernel `{entry}` in the module; it has: {}", names.join(", "));
-            return Err(Error::new(Code::NotFound, detail));
-        };
+        let kernel = find(&ir, &entry)?;
         state.functions.push(Function { device, module: id, ir, kernel, max_dynamic_shared: 0, large_clusters: false });
         function.put(handle(Kind::Function, state.functions.len() - 1))
     }
@@ -112,14 +140,9 @@ exports! {
     }
 
     fn cuModuleGetGlobal_v2(address: Out<DevicePtr>, bytes: Out<usize>, handle: Handle, variable: Text) {
-        let variable = name(variable)?;
         let state = state::lock()?;
-        let id = module(&state, handle)?.id;
-        // Callers probe for variables that need not be there.
-        let (at, size) = state.machine.global(id, &variable).ok_or_else(|| Error::quiet(Code::NotFound))?;
-        address.put_if_wanted(at);
-        bytes.put_if_wanted(size as usize);
-        Ok(())
+        module(&state, handle)?;
+        global(&state, index(Kind::Module, handle)?, variable, address, bytes)
     }
 
     fn cuModuleGetLoadingMode(mode: Out<c_int>) {

@@ -11,6 +11,7 @@ use hadal_emulator::{EventId, Fault, Machine, MachineConfig, ModuleId, StreamId,
 
 use crate::abi::Handle;
 use crate::error::{self, Code, Error, Result};
+use crate::library::{Kernel, Library};
 use crate::settings;
 
 /// What a handle is of.
@@ -21,6 +22,8 @@ pub enum Kind {
     Function,
     Stream,
     Event,
+    Library,
+    Kernel,
 }
 
 /// The handle of number `index`.
@@ -88,6 +91,8 @@ pub struct State {
     pub machine: Machine,
     pub modules: Vec<Module>,
     pub functions: Vec<Function>,
+    pub libraries: Vec<Library>,
+    pub kernels: Vec<Kernel>,
     pub streams: Vec<Stream>,
     pub events: Vec<Event>,
     /// Device memory: first address to length and device.
@@ -145,6 +150,8 @@ impl State {
             machine,
             modules: Vec::new(),
             functions: Vec::new(),
+            libraries: Vec::new(),
+            kernels: Vec::new(),
             streams,
             events: Vec::new(),
             allocations: BTreeMap::new(),
@@ -173,9 +180,12 @@ impl State {
         }
     }
 
-    /// The function behind a handle.
+    /// The function behind a handle; a library's kernel is one of the current device.
     pub fn function(&mut self, handle: Handle) -> Result<&mut Function> {
-        let found = index(Kind::Function, handle)?;
+        let found = match index(Kind::Kernel, handle) {
+            Ok(_) => self.function_of(handle, current()?)?,
+            Err(_) => index(Kind::Function, handle)?,
+        };
         self.functions.get_mut(found).ok_or_else(|| Error::quiet(Code::InvalidHandle))
     }
 

@@ -6,11 +6,12 @@ use crate::abi::{Export, Out, Text, exports};
 use crate::error::{Code, Error, Result};
 
 /// All files' functions.
-const TABLES: [&[(&str, Export)]; 11] = [
+const TABLES: [&[(&str, Export)]; 12] = [
     crate::error::EXPORTS,
     crate::device::EXPORTS,
     crate::context::EXPORTS,
     crate::module::EXPORTS,
+    crate::library::EXPORTS,
     crate::function::EXPORTS,
     crate::memory::EXPORTS,
     crate::stream::EXPORTS,

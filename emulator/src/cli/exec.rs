@@ -1,8 +1,8 @@
 //! `hadal-emulator exec -- PROGRAM …`: runs a program written for a GPU on the emulator.
 //!
-//! The program asks its loader for `libcuda.so.1`. A folder made for this one run holds that name as a link to
-//! `libhadal_cuda.so` (crate `hadal-emulator-driver`) and comes first on the library path; nothing outside the folder
-//! changes, and it is removed at the end. Compilers that would hand machine code to the driver leave their PTX where it can
+//! The program asks its loader for `libcuda.so.1`, and for `libcudart.so.12` or `.13` if it was linked with `-cudart shared`. A
+//! folder made for this one run holds those names as links to `libhadal_cuda.so` (crate `hadal-emulator-driver`) and comes
+//! first on the library path; nothing outside the folder changes, and it is removed at the end. Compilers that would hand machine code to the driver leave their PTX where it can
 //! be found: Triton's cache is a private one unless `TRITON_CACHE_DIR` names another, and CuTe DSL keeps its PTX and
 //! machine code in the folder. Linux only.
 
@@ -12,8 +12,8 @@ use std::process::{Command, ExitCode};
 
 /// What cargo calls the library.
 const LIBRARY: &str = "libhadal_cuda.so";
-/// What programs call it.
-const NAMES: [&str; 2] = ["libcuda.so.1", "libcuda.so"];
+/// What programs call it: as the driver, and as the runtime that stands on it.
+const NAMES: [&str; 4] = ["libcuda.so.1", "libcuda.so", "libcudart.so.12", "libcudart.so.13"];
 /// Names the library by its path, where it does not lie beside this program.
 const OVERRIDE: &str = "HADAL_CUDA_LIBRARY";
 

@@ -24,6 +24,8 @@ pub enum Reg {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Type {
     Pred,
+    /// Single bits, eight to a byte (operands of matrix products).
+    B1,
     B8,
     B16,
     B32,
@@ -51,12 +53,12 @@ pub enum Type {
 }
 
 impl Type {
-    /// Size in bytes of one element (predicates: 0).
+    /// Size in bytes of one element (predicates: 0; single bits: the byte that holds eight).
     pub const fn bytes(self) -> u32 {
         use Type::*;
         match self {
             Pred => 0,
-            B8 | U8 | S8 | E4M3 | E5M2 => 1,
+            B1 | B8 | U8 | S8 | E4M3 | E5M2 => 1,
             B16 | U16 | S16 | F16 | BF16 | E4M3x2 | E5M2x2 => 2,
             B32 | U32 | S32 | F16x2 | BF16x2 | TF32 | F32 => 4,
             B64 | U64 | S64 | F64 => 8,

@@ -21,6 +21,7 @@ pub(super) fn format(ty: Type) -> Option<Format> {
         Type::TF32 => Format::TF32,
         Type::S8 => Format::S8,
         Type::U8 => Format::U8,
+        Type::B1 => Format::B1,
         _ => return None,
     })
 }
@@ -164,7 +165,7 @@ impl Core<'_> {
         }
         let counters = &mut self.sys.counters[self.block.device];
         counters.wgmma += 1;
-        counters.wgmma_flops += 2 * 64 * n as u64 * (32 / size) as u64;
+        counters.wgmma_flops += 2 * 64 * u64::from(n) * u64::from(wgmma.k);
         Ok(())
     }
 

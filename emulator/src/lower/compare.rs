@@ -45,7 +45,7 @@ fn bool_op(word: &str) -> Option<BoolOp> {
 fn check(l: &Line<'_, '_>, cmp: Cmp, ty: Type) -> Result<()> {
     use Cmp::*;
     let good = match ty {
-        Pred | B8 | U8 | S8 | B128 | TF32 | E4M3 | E5M2 | E4M3x2 | E5M2x2 => false,
+        Pred | B1 | B8 | U8 | S8 | B128 | TF32 | E4M3 | E5M2 | E4M3x2 | E5M2x2 => false,
         B16 | B32 | B64 => matches!(cmp, Eq | Ne),
         U16 | U32 | U64 => matches!(cmp, Eq | Ne | Lt | Le | Gt | Ge | Lo | Ls | Hi | Hs),
         S16 | S32 | S64 => matches!(cmp, Eq | Ne | Lt | Le | Gt | Ge),

@@ -41,7 +41,11 @@ fn product(l: &mut Line<'_, '_>) -> Result<()> {
     }
     let (m, n, k) = l.m.need("a shape such as .m64n128k32", shape)?;
     let satfinite = l.m.take("satfinite");
-    let types = l.m.types();
+    let bits = ["b1", "b1", "and", "popc"].map(|word| l.m.take(word));
+    let mut types = l.m.types();
+    if bits == [true; 4] {
+        types.extend([B1, B1]);
+    }
     let &[d_type, a_type, b_type] = types.as_slice() else {
         return l.m.missing("three types: result, A and B");
     };
@@ -49,6 +53,7 @@ fn product(l: &mut Line<'_, '_>) -> Result<()> {
         (F16 | F32, F16, F16) | (F32, BF16, BF16) => 16,
         (F32, TF32, TF32) => 8,
         (F16 | F32, E4M3 | E5M2, E4M3 | E5M2) | (S32, S8 | U8, S8 | U8) => 32,
+        (S32, B1, B1) => 256,
         _ => return l.refuse("there is no product of these types"),
     };
     let integer = d_type == S32;
@@ -59,8 +64,8 @@ fn product(l: &mut Line<'_, '_>) -> Result<()> {
             "there is no such shape for these types (m64, n a multiple of 8 up to 256, k{depth})"
         ));
     }
-    if satfinite && !integer {
-        return l.refuse("`.satfinite` goes with integer products");
+    if satfinite && !(integer && a_type != B1) {
+        return l.refuse("`.satfinite` goes with 8-bit integer products");
     }
     let scales = if integer { 0 } else { 2 };
     let narrow = matches!(a_type, F16 | BF16);

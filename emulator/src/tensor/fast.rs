@@ -1,5 +1,5 @@
 //! The products that need no bit-exact model: [`super::Mode::Fast`], in F32 with fused multiply-adds in K order, and 8-bit
-//! integers, exact anyway.
+//! integers and single bits, exact anyway.
 //!
 //! Hosts without a fused multiply-add unit multiply and add separately: a product of two significands of at most 11 bits is exact
 //! in F32, so results differ only where a product over- or underflows.
@@ -50,7 +50,7 @@ fn widen(format: Format, bytes: &[u8], negate: bool, out: &mut [f32; K_BYTES]) {
                 *to = signed(f32::from_bits(bits & !0x1fff));
             }
         }
-        Format::S8 | Format::U8 => unreachable!("integer operands accumulate in S32"),
+        Format::S8 | Format::U8 | Format::B1 => unreachable!("integer operands accumulate in S32"),
     }
 }
 
@@ -193,6 +193,17 @@ fn integers(mma: &Mma<'_>, acc: &mut [i32], saturate: bool) {
     }
 }
 
+/// Counts the bits that rows have in common.
+fn single_bits(mma: &Mma<'_>, acc: &mut [i32]) {
+    for (i, a) in mma.a.chunks_exact(K_BYTES).enumerate() {
+        for (j, b) in mma.b.chunks_exact(K_BYTES).enumerate() {
+            let common: u32 = a.iter().zip(b).map(|(a, b)| (a & b).count_ones()).sum();
+            let out = &mut acc[i * mma.n + j];
+            *out = if mma.accumulate { out.wrapping_add(common as i32) } else { common as i32 };
+        }
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn integers_avx2(mma: &Mma<'_>, acc: &mut [i32], saturate: bool) {
@@ -200,6 +211,9 @@ fn integers_avx2(mma: &Mma<'_>, acc: &mut [i32], saturate: bool) {
 }
 
 pub(super) fn s32(mma: &Mma<'_>, host: Host, acc: &mut [i32], saturate: bool) {
+    if mma.a_format == Format::B1 {
+        return single_bits(mma, acc);
+    }
     match host {
         Host::Portable => integers(mma, acc, saturate),
         #[cfg(target_arch = "x86_64")]

@@ -12,6 +12,7 @@
 //! | F16, F16 | 16 | 25 | F16, nearest even |
 //! | TF32, F32 | 8 | 25 | F32, truncated |
 //! | S8/U8 in any mix, S32 | 32 | exact | S32, wrapping or saturating |
+//! | single bits (and, popc), S32 | 256 | exact | S32, wrapping |
 //!
 //! Sources: MMA-Sim (arXiv 2511.10909), Hawkeye (arXiv 2603.20421), Khattak and Mikaitis (arXiv 2512.07004), whose recorded
 //! results of an H100 the tests reproduce (`tests/hardware_vectors.rs`). The F16-accumulator row of FP8 is taken from MMA-Sim
@@ -107,7 +108,7 @@ impl Mma<'_> {
         }
     }
 
-    /// S32 accumulators, `m` × `n` row-major; operands are S8 or U8. With `saturate` the sum is clamped, else it wraps.
+    /// S32 accumulators, `m` × `n` row-major; operands are S8 or U8, or B1 both. With `saturate` the sum is clamped, else it wraps.
     pub fn s32(&self, acc: &mut [i32], saturate: bool) {
         self.check(acc.len());
         fast::s32(self, Host::detect(), acc, saturate);
@@ -124,7 +125,7 @@ impl Mma<'_> {
         match self.a_format {
             Format::E4M3 | Format::E5M2 => fp8::run(self, host, acc),
             Format::F16 | Format::BF16 | Format::TF32 => wide::run(self, host, acc),
-            Format::S8 | Format::U8 => {
+            Format::S8 | Format::U8 | Format::B1 => {
                 unreachable!("integer operands accumulate in S32: Mma::s32")
             }
         }

@@ -32,13 +32,15 @@ pub enum Format {
     S8,
     /// Unsigned 8-bit integer.
     U8,
+    /// Single bits, eight to an element; a product of two elements counts the bits they share.
+    B1,
 }
 
 impl Format {
     /// Bytes of an element in memory.
     pub const fn bytes(self) -> usize {
         match self {
-            Format::E4M3 | Format::E5M2 | Format::S8 | Format::U8 => 1,
+            Format::E4M3 | Format::E5M2 | Format::S8 | Format::U8 | Format::B1 => 1,
             Format::F16 | Format::BF16 => 2,
             Format::TF32 => 4,
         }
@@ -51,7 +53,7 @@ impl Format {
             Format::E5M2 => 2,
             Format::F16 | Format::TF32 => 10,
             Format::BF16 => 7,
-            Format::S8 | Format::U8 => 0,
+            Format::S8 | Format::U8 | Format::B1 => 0,
         }
     }
 
@@ -60,14 +62,14 @@ impl Format {
             Format::E4M3 => 4,
             Format::E5M2 | Format::F16 => 5,
             Format::BF16 | Format::TF32 => 8,
-            Format::S8 | Format::U8 => 0,
+            Format::S8 | Format::U8 | Format::B1 => 0,
         }
     }
 
     /// The sign in an element's bits; 0 for integers, which cannot be negated.
     pub const fn sign_bit(self) -> u32 {
         match self {
-            Format::S8 | Format::U8 => 0,
+            Format::S8 | Format::U8 | Format::B1 => 0,
             _ => 1 << (8 * self.bytes() - 1),
         }
     }
@@ -157,7 +159,7 @@ impl Block {
     /// `wgmma` of sm_90 on this operand format, accumulating in F32.
     pub const fn wgmma_f32(format: Format) -> Block {
         match format {
-            Format::E4M3 | Format::E5M2 | Format::S8 | Format::U8 => {
+            Format::E4M3 | Format::E5M2 | Format::S8 | Format::U8 | Format::B1 => {
                 Block { length: 32, fraction: 13, output: Output::F32 { fraction: 13 } }
             }
             Format::F16 | Format::BF16 => {

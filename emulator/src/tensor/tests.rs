@@ -57,7 +57,7 @@ fn one(format: Format) -> (u32, u32) {
         Format::F16 => (0x3c00, 0x400),
         Format::BF16 => (0x3f80, 0x80),
         Format::TF32 => (0x3f80_0000, 0x80_0000),
-        Format::S8 | Format::U8 => (1, 1),
+        Format::S8 | Format::U8 | Format::B1 => (1, 1),
     }
 }
 
@@ -90,7 +90,7 @@ fn operand(format: Format, fill: Fill, rows: usize, random: &mut Random) -> Vec<
                     Format::F16 => 0x7bff,
                     Format::BF16 => 0x7f7f,
                     Format::TF32 => 0x7f7f_ffff,
-                    Format::S8 | Format::U8 => 0x80,
+                    Format::S8 | Format::U8 | Format::B1 => 0x80,
                 };
                 largest | if random.below(4) == 0 { sign } else { 0 }
             }

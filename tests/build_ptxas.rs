@@ -172,20 +172,20 @@ fn main_loops_stay_within_their_budget() {
     assert_eq!(measured, 12);
 }
 
-/// A turn of the MLA kernel's loops over pairs of 64-token blocks, by side, beside FlashMLA's 946 and 764 instructions (uniform ones: 249
-/// and 252). The issue asks for at most 3 uniform instructions a product, 132: not reached, since ptxas moves the high word of each
-/// descriptor anew; the gate keeps it where it stands.
+/// A turn of the MLA kernel's loops over pairs of 64-token blocks, by side, beside FlashMLA's 946 and 764 instructions, 249 and 252 of
+/// them uniform for 44 products.
 #[test]
 #[ignore = "needs ptxas and nvdisasm: .ci/run ptxas"]
 fn the_mla_loops_stay_within_their_budget() {
     let name = "hadal_mla_decode_bf16_paged_m64_sm90a";
+    let row = row(name).expect("in the table");
     let kernel = hadal::kernel::find(name).expect("in the library");
     let function = Function::parse(&sass("mla", name, kernel.ptx));
     let mut loops = function.gmma_loops();
-    // By address: left and right, each with a loop for whole turns and one for masked turns behind it.
+    // By address: left, right, and the right side's masked turns; those of the left side are in the loop around its first.
     loops.sort_unstable();
-    assert_eq!(loops.len(), 4, "{name}: {} loops hold products", loops.len());
-    for (side, turn, budget) in [("left", &loops[0], 800), ("right", &loops[2], 610)] {
+    assert_eq!(loops.len(), 3, "{name}: {} loops hold products", loops.len());
+    for (side, turn, budget) in [("left", &loops[0], 740), ("right", &loops[1], 550)] {
         let count = |pick: fn(&str) -> bool| {
             turn.iter().filter(|&&at| pick(&function.instructions[at].opcode)).count()
         };
@@ -194,7 +194,15 @@ fn the_mla_loops_stay_within_their_budget() {
         println!("{name}: {side}: {} instructions, {uniform} uniform, {products} products", turn.len());
         assert_eq!(products, 44, "{side}");
         assert!(turn.len() <= budget, "{side}: {} instructions > {budget}", turn.len());
-        assert!(uniform <= 4 * products, "{side}: {uniform} uniform instructions for {products} products");
-        assert!(turn.len() * 16 <= 32 * 1024, "{side}: {} instructions", turn.len());
+        assert!(
+            2 * uniform <= 5 * products,
+            "{side}: {uniform} uniform instructions for {products} products"
+        );
     }
+    let found = main_loop(row, &function).expect("a main loop");
+    assert_eq!((found.total(), found.blocks), (loops[0].len(), 2.0), "the left side's is the larger");
+    // What runs from block to block, of all roles, and the whole.
+    assert!((loops[0].len() + loops[1].len()) * 16 <= 24 * 1024, "{name}: the loops do not fit 24 KiB");
+    println!("{name}: {} B of code", function.code_bytes());
+    assert!(function.code_bytes() <= 78 * 1024, "{name}: {} B of code", function.code_bytes());
 }

@@ -335,7 +335,7 @@ fn the_main_loop_is_found_though_it_is_entered_in_the_middle() {
     let found = main_loop(row, &function).expect("a main loop");
     let count = |class| found.classes.get(&class).copied().unwrap_or(0);
     assert_eq!(found.total(), 19, "0x30 to 0x120 and the three of the retry");
-    assert_eq!((found.retry, found.k_blocks), (2, 2.0));
+    assert_eq!((found.retry, found.blocks), (2, 2.0));
     assert_eq!(
         (count(Class::Gmma), count(Class::Sync), count(Class::Lds), count(Class::Spill)),
         (8, 2, 1, 1)
@@ -348,6 +348,28 @@ fn the_main_loop_is_found_though_it_is_entered_in_the_middle() {
     // 4 × (64 + 64) × 32 B of operands, half a 512 B load, (64 + 64) × 128 + 64 × 4 B of copies, over 128 B × 128 cycles.
     assert_eq!(found.port, (16_384.0 + 256.0 + 16_640.0) / 16_384.0);
     assert_eq!(found.issue, 9.5 / 128.0);
+}
+
+/// Two consumer warpgroups, each with a loop of its own: the larger one counts, by 64-token blocks of half the products each.
+#[test]
+fn attention_is_counted_by_blocks_of_tokens() {
+    let loop_of = |label: &str, more: &str| {
+        let scores = "/*0*/ HGMMA.64x64x16.F32.BF16 R152, gdesc[UR12], R152 ;\n".repeat(36);
+        let half = "/*0*/ HGMMA.64x256x16.F32.BF16 R24, R184, gdesc[UR8].tnspB, R24 ;\n".repeat(4);
+        let other = "/*0*/ HGMMA.64x256x16.F32.BF16 R24, gdesc[UR20].tnspB, R24 ;\n".repeat(4);
+        format!("{label}:\n{scores}{half}{other}{more}/*0*/ @P0 BRA `({label}) ;\n")
+    };
+    let moves = "/*0*/ UIADD3.64 UR12, UR6, 0x10000, URZ ;\n".repeat(66);
+    let function = Function::parse(&format!("{}{}", loop_of(".L_x_0", ""), loop_of(".L_x_1", &moves)));
+    let row = row("hadal_mla_decode_bf16_paged_m64_sm90a").expect("in the table");
+    let found = main_loop(row, &function).expect("a main loop");
+    assert_eq!((found.total(), found.blocks, found.per_block()), (44 + 66 + 1, 2.0, 55.5));
+    assert_eq!(found.uniform_per_gmma(), 1.5);
+    // 64 × 64 × (576 + 512) products, 2,048 a cycle.
+    assert_eq!(found.tensor_cycles, 2176.0);
+    assert_eq!(found.issue, 2.0 * 55.5 / 2176.0);
+    // 36 × (64 + 64) × 32 + 4 × 256 × 32 + 4 × (64 + 256) × 32 B of operands for two blocks, from both sides, and 128 × 1,152 B of copies.
+    assert_eq!(found.port, (442_368.0 + 147_456.0) / 2.0 / 128.0 / 2176.0);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `hadal sass`: assembles every kernel again with the `ptxas` at hand and reports what came out.
 //!
-//! The columns of the loop are instructions of one warp per 128-wide K block, of the larger consumer warpgroup; see
-//! `src/kernel/sass.rs` for how the loop is found and what the two ratios mean.
+//! The columns of the loop are instructions of one warp per block (128 of K, or 64 tokens of the cache), of the larger consumer
+//! warpgroup; see `src/kernel/sass.rs` for how the loop is found and what the two ratios mean.
 
 use std::fmt::Write;
 
@@ -122,7 +122,7 @@ fn as_text(entries: &[Entry], ptxas: &Tool, nvdisasm: &Tool) -> String {
         };
         for class in Class::ALL {
             let count = found.classes.get(&class).copied().unwrap_or(0);
-            let _ = write!(text, " {:>7.1}", count as f64 / found.k_blocks);
+            let _ = write!(text, " {:>7.1}", count as f64 / found.blocks);
         }
         let _ = writeln!(text, " {:>7.1} {:>5.2} {:>5.2}", found.per_block(), found.issue, found.port);
     }
@@ -132,7 +132,8 @@ fn as_text(entries: &[Entry], ptxas: &Tool, nvdisasm: &Tool) -> String {
         }
     }
     text.push_str(
-        "\nright of the bar: instructions of one consumer warp per 128 of K in the main loop, retries of waits included\n\
+        "\nright of the bar: instructions of one consumer warp per block of the main loop (128 of K; MLA: 64 tokens), retries of \
+         waits included\n\
          issue: issue slots of a quarter SM per tensor-core cycle; port: shared-memory-port cycles per tensor-core cycle\n",
     );
     text
@@ -153,8 +154,9 @@ fn object(entry: &Entry, ptxas: &Tool, nvdisasm: &Tool) -> String {
             .collect();
         fields.push(format!("\"total\": {}", found.total()));
         fields.push(format!("\"retry\": {}", found.retry));
-        fields.push(format!("\"k_blocks\": {}", found.k_blocks));
+        fields.push(format!("\"blocks\": {}", found.blocks));
         fields.push(format!("\"instructions_per_block\": {:.2}", found.per_block()));
+        fields.push(format!("\"uniform_per_gmma\": {:.2}", found.uniform_per_gmma()));
         fields.push(format!("\"tensor_cycles_per_block\": {}", found.tensor_cycles));
         fields.push(format!("\"issue_per_tensor_cycle\": {:.4}", found.issue));
         fields.push(format!("\"port_per_tensor_cycle\": {:.4}", found.port));

@@ -1,12 +1,12 @@
 //! Reads SASS: what the machine code of a kernel costs where it matters.
 //!
 //! The main loop is the innermost loop that holds GMMA instructions. Its instructions, the retry loops of its barrier waits
-//! included, are divided by the 128-wide K blocks it multiplies: the number `deepgemm`-class kernels are compared by. A kernel
-//! that unrolls its ring enters the loop in the middle, so loops are found as strongly connected parts of the flow
+//! included, are divided by the blocks it multiplies: 128 of K in a GEMM, the number `deepgemm`-class kernels are compared by;
+//! 64 tokens of the cache in attention, of which a turn of FlashMLA's loop takes two. A kernel that unrolls its ring enters the loop in the middle, so loops are found as strongly connected parts of the flow
 //! graph, nested by cutting the edges into their entries (Steensgaard), which does not mind several entries.
 //!
 //! Beside the count stand two ratios. *Issue*: instructions of all consumer warps of a quarter SM per cycle the tensor core
-//! needs at full rate (4,096 E4M3 products a cycle and SM). *Port*: cycles of the 128 B/cycle shared-memory port per tensor
+//! needs at full rate (4,096 E4M3 or 2,048 BF16 products a cycle and SM). *Port*: cycles of the 128 B/cycle shared-memory port per tensor
 //! cycle: what every wgmma reads of A and B (each 64-row wgmma reads all of its B again), the copies in, and the loop's loads
 //! and stores. Over 1.0 that resource, not the tensor core, is the limit. The epilogue's traffic is not in it: it depends on K.
 //!
@@ -21,7 +21,7 @@ use super::table::KernelRow;
 
 /// Bytes a cycle through the shared-memory port of an SM.
 const PORT_BYTES: f64 = 128.0;
-/// E4M3 products a cycle of an SM's tensor cores.
+/// E4M3 products a cycle of an SM's tensor cores; of BF16, half.
 const PRODUCTS: f64 = 4096.0;
 
 /// The SASS of a cubin as `nvdisasm` prints it.
@@ -293,8 +293,8 @@ pub struct MainLoop {
     pub classes: BTreeMap<Class, usize>,
     /// Of these, the ones in retry loops of barrier waits, which run only when a wait fails.
     pub retry: usize,
-    /// 128-wide K blocks in one turn of the loop.
-    pub k_blocks: f64,
+    /// Blocks in one turn of the loop: 128 of K, or 64 tokens of a cache.
+    pub blocks: f64,
     /// Tensor-core cycles one block needs at full rate, for the whole tile.
     pub tensor_cycles: f64,
     /// Issue slots of a quarter SM per tensor cycle.
@@ -309,13 +309,48 @@ impl MainLoop {
         self.classes.values().sum()
     }
 
-    /// Instructions of one warp per 128-wide K block: the SASS metric.
+    /// Instructions of one warp per block: the SASS metric.
     pub fn per_block(&self) -> f64 {
-        self.total() as f64 / self.k_blocks
+        self.total() as f64 / self.blocks
+    }
+
+    /// Instructions of the uniform datapath, and moves to it, for each GMMA.
+    pub fn uniform_per_gmma(&self) -> f64 {
+        let count = |class| self.classes.get(&class).copied().unwrap_or(0) as f64;
+        count(Class::Uniform) / count(Class::Gmma)
     }
 }
 
-/// The main loop of `function`, a kernel of `row`; `None` if no loop holds GMMA or the row names no tile. Of several loops (one
+/// What a main loop's instructions are divided by.
+struct Block {
+    /// Warpgroups that share it.
+    consumers: f64,
+    /// Multiply-adds, of all of them.
+    products: f64,
+    /// Cycles of the tensor cores at full rate.
+    tensor_cycles: f64,
+    /// Bytes copied into shared memory.
+    copies: f64,
+}
+
+impl Block {
+    fn of(row: &KernelRow) -> Option<Self> {
+        // All warpgroups but the producer's multiply.
+        let consumers = row.warpgroup_registers.len().saturating_sub(1).max(1) as f64;
+        if row.template == "mla_decode.ptx" {
+            // 64 rows by 64 tokens, 576 columns of scores and 512 of output; BF16.
+            let products = 64.0 * 64.0 * (576.0 + 512.0);
+            let tensor_cycles = products / (PRODUCTS / 2.0);
+            return Some(Self { consumers, products, tensor_cycles, copies: 64.0 * 576.0 * 2.0 });
+        }
+        let (m, n) = (row.int("BLOCK_M")? as f64, row.int("BLOCK_N")? as f64);
+        let products = m * n * 128.0;
+        let copies = (m + n) * 128.0 + m * 4.0;
+        Some(Self { consumers, products, tensor_cycles: products / PRODUCTS, copies })
+    }
+}
+
+/// The main loop of `function`, a kernel of `row`; `None` if no loop holds GMMA or the row's blocks are not known. Of several loops (one
 /// for each consumer warpgroup) the one with the most instructions per block.
 pub fn main_loop(row: &KernelRow, function: &Function) -> Option<MainLoop> {
     let loops = function.gmma_loops();
@@ -324,9 +359,7 @@ pub fn main_loop(row: &KernelRow, function: &Function) -> Option<MainLoop> {
 }
 
 fn measure(row: &KernelRow, function: &Function, nodes: &[usize]) -> Option<MainLoop> {
-    let (block_m, block_n) = (row.int("BLOCK_M")? as f64, row.int("BLOCK_N")? as f64);
-    // All warpgroups but the producer's multiply, each its own rows.
-    let consumers = row.warpgroup_registers.len().saturating_sub(1).max(1) as f64;
+    let block = Block::of(row)?;
     let mut classes = BTreeMap::new();
     let (mut products, mut operand_bytes, mut shared_bytes) = (0.0, 0.0, 0.0);
     for &at in nodes {
@@ -344,17 +377,15 @@ fn measure(row: &KernelRow, function: &Function, nodes: &[usize]) -> Option<Main
             shared_bytes += PORT_BYTES * 4.0;
         }
     }
-    let k_blocks = products / (block_m / consumers * block_n * 128.0);
-    let tensor_cycles = block_m * block_n * 128.0 / PRODUCTS;
-    let copies = (block_m + block_n) * 128.0 + block_m * 4.0;
-    let traffic = (operand_bytes + shared_bytes) / k_blocks * consumers + copies;
+    let blocks = products * block.consumers / block.products;
+    let traffic = (operand_bytes + shared_bytes) / blocks * block.consumers + block.copies;
     let total: usize = classes.values().sum();
     Some(MainLoop {
         retry: retries(function, nodes),
-        k_blocks,
-        tensor_cycles,
-        issue: total as f64 / k_blocks * consumers / tensor_cycles,
-        port: traffic / PORT_BYTES / tensor_cycles,
+        blocks,
+        tensor_cycles: block.tensor_cycles,
+        issue: total as f64 / blocks * block.consumers / block.tensor_cycles,
+        port: traffic / PORT_BYTES / block.tensor_cycles,
         classes,
     })
 }

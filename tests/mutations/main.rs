@@ -11,6 +11,7 @@
 
 #![cfg(feature = "emulator")]
 
+mod bounded;
 mod exchange;
 mod gemm;
 mod mla;
@@ -18,6 +19,16 @@ mod moe;
 mod mutate;
 mod quant;
 mod setup;
+
+/// The table and the renderer, to render kernels with other constants.
+#[allow(dead_code)]
+#[path = "../../src/kernel"]
+mod source {
+    pub mod line_map;
+    pub mod render;
+    pub mod scan;
+    pub mod table;
+}
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -285,7 +285,7 @@ fn a_wrong_command_line_is_said_and_nothing_runs() {
         ("run scale.ptx --grid", "--grid: a value is missing"),
         ("run scale.ptx --grid 1,2,3,4", "X,Y,Z at most"),
         ("run scale.ptx --block many", "--block: `many` is no number"),
-        ("run scale.ptx --schedule fair", "expected round-robin, random or starve"),
+        ("run scale.ptx --schedule fair", "expected round-robin, random, starve or uneven"),
         ("run scale.ptx --device h1000", "no `h1000`"),
         ("run scale.ptx --arg u32:-1", "--arg u32:-1: `-1` is no u32"),
         ("run scale.ptx --arg f33:1", "no kind of argument `f33`"),

@@ -153,6 +153,88 @@ fn events_order_streams_and_copies() {
     assert!(matches!(machine.copy_async(a, x, x + 2, 4), Err(MachineError::BadAddress { .. })));
 }
 
+/// `*p0 = 1, 2, … p1`, four instructions each after four at the beginning.
+const COUNT: &str = "
+    .reg .b64 %a, %v;
+    .reg .b32 %w, %n;
+    .reg .pred %p;
+    ld.param.u64 %a, [p0];
+    ld.param.u64 %v, [p1];
+    cvt.u32.u64 %n, %v;
+    mov.u32 %w, 0;
+again:
+    add.u32 %w, %w, 1;
+    st.global.u32 [%a], %w;
+    setp.lt.u32 %p, %w, %n;
+    @%p bra again;
+    ret;";
+
+#[test]
+fn a_halted_device_stops_where_it_was_told_and_holds_up_nobody_else() {
+    for config in configs() {
+        let (mut machine, modules) = devices(2, &module(2, "", COUNT));
+        machine.reconfigure(|c| *c = config);
+        let streams = [machine.create_stream(0), machine.create_stream(1), machine.create_stream(1)];
+        let places = [0, 1].map(|device| machine.alloc(device, 4, 256).unwrap());
+        let start = |machine: &mut Machine, d: usize| {
+            machine.fill(places[d], 0, 4).unwrap();
+            machine.launch(streams[d], modules[d], "k", &launch(1, 1, &[places[d], 500])).unwrap();
+        };
+        for (after, seen) in [(0, 0), (5, 0), (6, 1), (4 + 4 * 70 + 1, 70), (4 + 4 * 70 + 2, 71)] {
+            machine.reset();
+            start(&mut machine, 0);
+            start(&mut machine, 1);
+            let event = machine.create_event();
+            machine.record_event(streams[0], event).unwrap();
+            machine.wait_event(streams[2], event).unwrap();
+            machine.halt(0, after).unwrap();
+            // Whoever waits for it is told, and nothing else is stopped.
+            let fault = machine.synchronize(streams[0]).unwrap_err();
+            assert_eq!(fault.report.class, Class::Deadlock);
+            assert!(fault.to_string().contains("halted devices: 0"), "{fault}");
+            assert!(machine.synchronize_event(event).is_err() && machine.synchronize(streams[2]).is_err());
+            assert!(!machine.query(streams[0]).unwrap() && machine.query(streams[1]).unwrap());
+            assert_eq!([word(&machine, places[0]), word(&machine, places[1])], [seen, 500]);
+            assert_eq!(machine.counters(0).instructions, after);
+            assert!(machine.is_halted(0) && !machine.is_halted(1));
+            start(&mut machine, 1);
+            machine.synchronize(streams[1]).unwrap();
+            // It goes on where it was.
+            machine.resume(0).unwrap();
+            machine.synchronize(streams[2]).unwrap();
+            assert_eq!(word(&machine, places[0]), 500);
+        }
+        machine.halt(1, 0).unwrap();
+        machine.reset();
+        assert!(!machine.is_halted(1) && machine.reports().is_empty());
+    }
+    let (mut machine, _) = devices(1, &module(2, "", COUNT));
+    assert!(matches!(machine.halt(1, 0), Err(MachineError::NoSuch { .. })));
+    assert!(matches!(machine.resume(1), Err(MachineError::NoSuch { .. })));
+    assert!(!machine.is_halted(1));
+}
+
+#[test]
+fn devices_run_at_different_speeds() {
+    let far_apart = |schedule, seed| {
+        let (mut machine, modules) = devices(2, &module(2, "", COUNT));
+        machine.reconfigure(|c| (c.schedule, c.seed) = (schedule, seed));
+        let streams = [machine.create_stream(0), machine.create_stream(1)];
+        for d in 0..2 {
+            let at = machine.alloc(d, 4, 256).unwrap();
+            machine.launch(streams[d], modules[d], "k", &launch(1, 1, &[at, 100_000])).unwrap();
+        }
+        for _ in 0..60 {
+            machine.query(streams[0]).unwrap();
+        }
+        let [a, b] = [0, 1].map(|d| machine.counters(d).instructions);
+        (a > 3 * b, b > 3 * a)
+    };
+    let uneven: Vec<_> = (0..16).map(|seed| far_apart(hadal_emulator::Schedule::Uneven, seed)).collect();
+    assert!(uneven.iter().any(|apart| apart.0) && uneven.iter().any(|apart| apart.1), "{uneven:?}");
+    assert!((0..16).all(|seed| far_apart(hadal_emulator::Schedule::Random, seed) == (false, false)));
+}
+
 /// Two grids of two streams that write the same word: what is found, and the device's counters. `middle` stands between the launches.
 fn two_streams(
     config: MachineConfig,

@@ -355,12 +355,30 @@ impl<'a> Emulated<'a> {
         self.driver.lock().machine.kernel_counters(self.ordinal as usize)
     }
 
+    /// Halts this device after `after` more of its warp instructions: it stops answering, as if its power were gone. A wait for one of its
+    /// streams ends in an error as soon as nothing else moves.
+    pub fn halt(&self, after: u64) {
+        // The one error there is, a device that does not exist, cannot be: this one was opened.
+        let _ = self.driver.lock().machine.halt(self.ordinal as usize, after);
+    }
+
+    /// Lets this device go on, and forgets any halt to come.
+    pub fn resume(&self) {
+        // As above.
+        let _ = self.driver.lock().machine.resume(self.ordinal as usize);
+    }
+
+    /// Has this device been halted?
+    pub fn is_halted(&self) -> bool {
+        self.driver.lock().machine.is_halted(self.ordinal as usize)
+    }
+
     /// Every finding of the machine since it was made or reset.
     pub fn reports(&self) -> Vec<Report> {
         self.driver.lock().machine.reports().to_vec()
     }
 
-    /// Clears a fault, the queues, the reports and the counters of the whole machine. Memory and modules stay.
+    /// Clears a fault, the queues, the reports and the counters of the whole machine, and resumes halted devices. Memory and modules stay.
     pub fn reset(&self) {
         self.driver.lock().machine.reset();
     }

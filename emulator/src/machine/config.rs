@@ -116,6 +116,8 @@ pub enum Schedule {
     Random,
     /// As [`Schedule::Random`], but one warp, or one whole block, chosen by the seed, runs only when nobody else gets on.
     Starve,
+    /// As [`Schedule::Random`], but each device has a speed of its own, up to 64 times apart, and another one from time to time.
+    Uneven,
 }
 
 /// When an asynchronous operation (tensor copy, bulk copy, `cp.async`, `wgmma`) takes effect.

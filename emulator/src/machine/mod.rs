@@ -8,6 +8,7 @@ pub(crate) mod block;
 mod config;
 mod counters;
 pub(crate) mod flow;
+mod halt;
 pub(crate) mod launch;
 pub(crate) mod program;
 pub(crate) mod rng;
@@ -107,6 +108,10 @@ pub struct Machine {
     idle: u32,
     /// Time-outs since anything happened.
     time_outs: u32,
+    /// Under an uneven schedule, by device: how many times slower than the fastest it may be, as a power of two.
+    pace: Vec<u32>,
+    /// Passes until that changes.
+    paces: u32,
 }
 
 impl Machine {
@@ -128,12 +133,15 @@ impl Machine {
             fault: None,
             idle: 0,
             time_outs: 0,
+            pace: Vec::new(),
+            paces: 0,
             sys: System {
                 global: GlobalMemory::new(devices),
                 counters: vec![Counters::default(); devices],
                 rng: Rng::new(config.seed),
                 progress: 0,
                 clock: 0,
+                halts: vec![u64::MAX; devices],
                 steps: 0,
                 limit: u64::MAX,
                 limit_size: 0,
@@ -322,11 +330,14 @@ impl Machine {
         Ok(())
     }
 
-    /// Runs until the stream is empty. Grids of other streams go on meanwhile.
+    /// Runs until the stream is empty. Grids of other streams go on meanwhile. An error if that never happens, because a device was
+    /// halted; such an error stops nothing else.
     pub fn synchronize(&mut self, stream: StreamId) -> Result<(), Fault> {
         self.set_limit();
         while self.pending(stream) {
-            self.turn()?;
+            if !self.turn()? {
+                return Err(self.never(Some(stream)));
+            }
         }
         self.outcome()?;
         self.host_saw_stream(stream);
@@ -362,10 +373,10 @@ impl Machine {
         self.sys.limit_size = limit.unwrap_or(u64::MAX);
     }
 
-    /// One pass of the scheduler; a report becomes the fault.
-    fn turn(&mut self) -> Result<(), Fault> {
+    /// One pass of the scheduler; a report becomes the fault. False: nothing moves, and nothing will.
+    fn turn(&mut self) -> Result<bool, Fault> {
         match self.pass() {
-            Ok(_) => Ok(()),
+            Ok(moved) => Ok(moved),
             Err(report) => {
                 self.reports.push((*report).clone());
                 let fault = Fault { report };
@@ -395,7 +406,8 @@ impl Machine {
         &self.reports
     }
 
-    /// Clears a fault, the queues, the reports and the counters, and starts the random numbers over. Memory and modules stay.
+    /// Clears a fault, the queues, the reports and the counters, resumes halted devices and starts the random numbers over. Memory and
+    /// modules stay.
     pub fn reset(&mut self) {
         self.blocks.clear();
         self.sys.grids.clear();
@@ -405,6 +417,8 @@ impl Machine {
         self.fault = None;
         self.idle = 0;
         self.time_outs = 0;
+        self.sys.halts.fill(u64::MAX);
+        self.pace.clear();
         self.sys.rng = Rng::new(self.sys.config.seed);
         self.sys.counters.fill(Counters::default());
         self.tallies.fill(Tallies::new());

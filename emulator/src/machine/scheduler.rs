@@ -32,13 +32,15 @@ const TIME_OUTS: u32 = 4;
 const POSITIONS: usize = 64;
 
 impl Machine {
-    /// One pass. False: nothing is left to run.
+    /// One pass. False: nothing is left that could run.
     pub(super) fn pass(&mut self) -> Result<bool, Box<Report>> {
+        let before = self.sys.progress;
         self.start_grids();
+        let runs = |block: &Block| !block.done() && self.sys.may_run(block.device) > 0;
         let live: Vec<usize> =
-            (0..self.blocks.len()).filter(|i| self.blocks[*i].as_ref().is_some_and(|b| !b.done())).collect();
+            (0..self.blocks.len()).filter(|i| self.blocks[*i].as_deref().is_some_and(runs)).collect();
         if live.is_empty() {
-            return Ok(false);
+            return Ok(self.sys.progress != before);
         }
         self.note_crowds(&live);
         let (steps, progress) = (self.sys.steps, self.sys.progress);
@@ -49,10 +51,11 @@ impl Machine {
                     worked |= self.visit(*slot, None)?;
                 }
             }
-            Schedule::Random | Schedule::Starve => {
+            Schedule::Random | Schedule::Starve | Schedule::Uneven => {
                 let victim = self.victim(&live);
+                self.change_pace();
                 for _ in 0..live.len() {
-                    let slot = live[self.sys.rng.below(live.len())];
+                    let slot = self.pick(&live);
                     if self.blocks[slot].as_ref().is_some_and(|b| !b.done()) {
                         let pick = self.sys.rng.next() as usize;
                         if victim.is_some_and(|v| self.starves(v, slot, pick)) {
@@ -139,7 +142,8 @@ impl Machine {
         if self.land_anything()? {
             return Ok(true);
         }
-        let waits = self.blocks.iter().flatten().flat_map(|b| &b.warps).flat_map(|w| &w.paths);
+        let runs = |block: &&Box<Block>| self.sys.may_run(block.device) > 0;
+        let waits = self.blocks.iter().flatten().filter(runs).flat_map(|b| &b.warps).flat_map(|w| &w.paths);
         let may_time_out = waits.into_iter().any(|p| matches!(p.wait, Some(Wait::Mbarrier { .. })));
         if !may_time_out || self.time_outs >= TIME_OUTS {
             return Err(self.deadlock("no warp can go on, and no copy is in flight"));
@@ -165,6 +169,9 @@ impl Machine {
         for slot in 0..self.blocks.len() {
             let Some(block) = &mut self.blocks[slot] else { continue };
             let (device, program) = (block.device, block.program.clone());
+            if self.sys.may_run(device) == 0 {
+                continue;
+            }
             let before = self.sys.counters[device];
             self.sys.global.set_reach(self.sys.reach[device]);
             let outcome = transfer::land_any(&mut self.sys, block, |_| 0);
@@ -180,6 +187,9 @@ impl Machine {
         for stream in 0..self.streams.len() {
             self.advance(stream);
             let device = self.streams[stream].device;
+            if device < self.sms.len() && self.sys.may_run(device) == 0 {
+                continue;
+            }
             let queue = self.front_grids(stream);
             for (at, id) in queue.iter().copied().enumerate() {
                 if at > 0 && !self.may_overlap(queue[at - 1], id) {
@@ -316,7 +326,9 @@ impl Machine {
             for (w, warp) in block.warps.iter().enumerate() {
                 for (p, path) in warp.paths.iter().enumerate() {
                     // The most telling path stands for all.
+                    let halted = self.sys.may_run(block.device) == 0;
                     let rank = match path.wait {
+                        _ if halted => 4,
                         Some(Wait::Lanes { .. } | Wait::WarpSync { .. }) => 0,
                         Some(Wait::Wgmma { .. }) => 1,
                         Some(_) => 2,
@@ -333,7 +345,7 @@ impl Machine {
                     notes.push(format!(
                         "block ({x},{y},{z}) warp {w} lanes {}: {} · {}",
                         lane_list(path.mask),
-                        waits_for(block, w, path.wait),
+                        if halted { "its device is halted".into() } else { waits_for(block, w, path.wait) },
                         self.sys.describe(&block.program, path.pc)
                     ));
                 }
@@ -372,6 +384,10 @@ fn run_warp(
     index: usize,
     budget: u32,
 ) -> Result<Stop, Box<Report>> {
+    let budget = budget.min(u32::try_from(sys.may_run(block.device)).unwrap_or(u32::MAX));
+    if budget == 0 {
+        return Ok(Stop::Blocked);
+    }
     let mut warp = std::mem::take(&mut block.warps[index]);
     let outcome = if warp.done() {
         Ok(Stop::Exited)

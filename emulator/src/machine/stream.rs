@@ -197,11 +197,13 @@ impl Machine {
         Ok(reached)
     }
 
-    /// Runs until the last record of an event was reached.
+    /// Runs until the last record of an event was reached. An error if that never happens, as for [`Machine::synchronize`].
     pub fn synchronize_event(&mut self, event: EventId) -> Result<(), Fault> {
         self.set_limit();
         while self.fault.is_none() && !self.reached(event) {
-            self.turn()?;
+            if !self.turn()? {
+                return Err(self.never(None));
+            }
         }
         self.outcome()?;
         self.host_saw_event(event);

@@ -24,6 +24,8 @@ pub(crate) struct System {
     pub(crate) progress: u64,
     /// Warp instructions of the machine's life.
     pub(crate) clock: u64,
+    /// By device: the count of its instructions at which it is halted.
+    pub(crate) halts: Vec<u64>,
     /// Instructions tried, those that were begun before included: tells whether anything runs at all.
     pub(crate) steps: u64,
     /// Where the clock must stop, and how many instructions that allows.
@@ -46,6 +48,11 @@ impl System {
     pub(crate) fn prerequisites_done(&self, grid: usize) -> bool {
         let Some(own) = self.grids.get(&grid) else { return true };
         !self.grids.values().any(|g| g.stream == own.stream && g.id < grid)
+    }
+
+    /// Instructions that a device may still issue.
+    pub(crate) fn may_run(&self, device: usize) -> u64 {
+        self.halts[device].saturating_sub(self.counters[device].instructions)
     }
 
     /// "warp instruction at FILE:LINE" for the other party of a report.

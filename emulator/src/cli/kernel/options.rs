@@ -189,7 +189,8 @@ impl Options {
                     "round-robin" => Schedule::RoundRobin,
                     "random" => Schedule::Random,
                     "starve" => Schedule::Starve,
-                    _ => return Err(one_of("round-robin, random or starve")),
+                    "uneven" => Schedule::Uneven,
+                    _ => return Err(one_of("round-robin, random, starve or uneven")),
                 });
             }
             "--completion" => {
@@ -243,6 +244,7 @@ impl Options {
             Schedule::RoundRobin => "round-robin",
             Schedule::Random => "random",
             Schedule::Starve => "starve",
+            Schedule::Uneven => "uneven",
         };
         let completion = match way.completion {
             Completion::Eager => "eager",

@@ -142,8 +142,8 @@ impl Machine {
         if self.land_anything()? {
             return Ok(true);
         }
-        let runs = |block: &&Box<Block>| self.sys.may_run(block.device) > 0;
-        let waits = self.blocks.iter().flatten().filter(runs).flat_map(|b| &b.warps).flat_map(|w| &w.paths);
+        let runs = self.blocks.iter().flatten().filter(|b| self.sys.may_run(b.device) > 0);
+        let waits = runs.flat_map(|b| &b.warps).flat_map(|w| &w.paths);
         let may_time_out = waits.into_iter().any(|p| matches!(p.wait, Some(Wait::Mbarrier { .. })));
         if !may_time_out || self.time_outs >= TIME_OUTS {
             return Err(self.deadlock("no warp can go on, and no copy is in flight"));

@@ -43,9 +43,14 @@ pub const MAX_RANKS: u32 = 8;
 const U64: ParamKind = ParamKind::U64;
 const U32: ParamKind = ParamKind::U32;
 
-/// A kernel: name, template, threads, constants of its own, parameters.
+/// Bytes of a row that one bulk copy of the expansion carries, at most; a warp has two such pieces in shared memory.
+const PIECE: u32 = 7168;
+const EXPAND_WARPS: u32 = 8;
+
+/// A kernel: name, template, threads, registers, dynamic shared memory, constants of its own, parameters.
 macro_rules! exchange {
-    ($name:literal, $template:literal, $threads:literal threads, [$($own:expr),*], [$($param:literal: $kind:ident),* $(,)?]) => {
+    ($name:literal, $template:literal, $threads:expr, $registers:literal registers, $shared:expr,
+        [$($own:expr),*], [$($param:literal: $kind:ident),* $(,)?]) => {
         KernelRow {
             name: concat!("hadal_moe_", $name, "_sm90a"),
             family: "exchange",
@@ -69,47 +74,47 @@ macro_rules! exchange {
             ],
             threads: $threads,
             cluster: 1,
-            dynamic_shared: 0,
-            registers: 64,
+            dynamic_shared: $shared,
+            registers: $registers,
             warpgroup_registers: &[],
             arch: "sm_90a",
             params: &[$(($param, $kind)),*],
             reference: "src/moe/exchange/reference.rs",
-            test: "tests/moe.rs::every_row_forced",
+            test: "tests/moe/main.rs::every_row_forced",
         }
     };
 }
 
 /// Every kernel of the exchange.
 pub const ROWS: &[KernelRow] = &[
-    exchange!("layout", "moe_layout.ptx", 1024 threads, [], [
+    exchange!("layout", "moe_layout.ptx", 1024, 64 registers, 0, [], [
         "topk_idx": U64, "handle": U64, "table": U64, "tokens": U32, "topk": U32, "ranks": U32, "rank": U32,
         "experts": U32, "local_experts": U32, "cached": U32,
     ]),
-    exchange!("dispatch", "moe_dispatch.ptx", 512 threads, [], [
+    exchange!("dispatch", "moe_dispatch.ptx", 512, 64 registers, 0, [], [
         "x": U64, "scales": U64, "topk_idx": U64, "topk_weight": U64, "handle": U64, "table": U64, "x_pitch": U64,
         "scale_pitch": U64, "rows_at": U64, "scales_at": U64, "ids_at": U64, "weights_at": U64, "tokens": U32,
         "row_bytes": U32, "scale_words": U32, "topk": U32, "ranks": U32, "rank": U32, "local_experts": U32,
         "capacity": U32, "patience": U32,
     ]),
-    exchange!("expand_count", "moe_expand_layout.ptx", 1024 threads, [("PASS", Value::Str("count"))], [
+    exchange!("expand_count", "moe_expand_layout.ptx", 1024, 64 registers, 0, [("PASS", Value::Str("count"))], [
         "window": U64, "ids_at": U64, "counts_at": U64, "positions_at": U64, "map": U64, "ends": U64,
         "topk": U32, "local_experts": U32, "rows": U32, "alignment": U32,
     ]),
-    exchange!("expand_place", "moe_expand_layout.ptx", 1024 threads, [("PASS", Value::Str("place"))], [
+    exchange!("expand_place", "moe_expand_layout.ptx", 1024, 64 registers, 0, [("PASS", Value::Str("place"))], [
         "window": U64, "ids_at": U64, "counts_at": U64, "positions_at": U64, "map": U64, "ends": U64,
         "topk": U32, "local_experts": U32, "rows": U32, "alignment": U32,
     ]),
-    exchange!("expand", "moe_expand.ptx", 512 threads, [], [
+    exchange!("expand", "moe_expand.ptx", 32 * EXPAND_WARPS, 64 registers, 2 * EXPAND_WARPS * PIECE, [("PIECE", Value::Int(PIECE as i64))], [
         "window": U64, "rows_at": U64, "scales_at": U64, "ids_at": U64, "positions_at": U64, "x": U64, "scales": U64,
         "x_pitch": U64, "scale_row_stride": U64, "scale_group_stride": U64, "row_bytes": U32, "scale_words": U32,
         "topk": U32,
     ]),
-    exchange!("reduce", "moe_reduce.ptx", 512 threads, [], [
+    exchange!("reduce", "moe_reduce.ptx", 512, 128 registers, 0, [], [
         "y": U64, "table": U64, "y_pitch": U64, "ids_at": U64, "weights_at": U64, "positions_at": U64, "reduced_at": U64,
         "row_bytes": U32, "topk": U32, "ranks": U32, "rank": U32, "patience": U32,
     ]),
-    exchange!("combine", "moe_combine.ptx", 512 threads, [], [
+    exchange!("combine", "moe_combine.ptx", 512, 128 registers, 0, [], [
         "out": U64, "handle": U64, "table": U64, "out_pitch": U64, "reduced_at": U64, "tokens": U32, "row_bytes": U32,
         "ranks": U32, "rank": U32, "capacity": U32, "patience": U32,
     ]),

@@ -20,10 +20,11 @@ pub mod tensor;
 pub mod tma;
 
 pub use machine::{
-    Checks, Completion, Counters, DeviceConfig, EventId, GraphId, InstructionClass, KernelCounters, Launch,
-    Machine, MachineConfig, ModuleId, Schedule, SharedPlacement, StreamId,
+    CaptureInfo, Checks, Completion, Counters, DeviceConfig, EventId, GraphExecId, GraphId, GraphNode,
+    InstructionClass, KernelCounters, Launch, Machine, MachineConfig, ModuleId, Schedule, SharedPlacement,
+    StreamId,
 };
-pub use report::{Class, Fault, MachineError, Place, Report};
+pub use report::{Class, Fault, GraphError, MachineError, Place, Report};
 
 /// The README's code, which `cargo test` compiles and runs.
 #[cfg(doctest)]

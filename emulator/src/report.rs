@@ -261,8 +261,72 @@ pub enum MachineError {
         /// How much there is.
         available: u64,
     },
+    /// A capture or a graph was used in a way the driver refuses.
+    Graph(GraphError),
     /// An earlier fault has not been cleared by `reset`.
     Faulted(Fault),
+}
+
+/// Wrong uses of captures and graphs, each an error code of the driver's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GraphError {
+    /// A capture begins on a stream that captures.
+    AlreadyCapturing,
+    /// A capture ends on a stream that does not capture.
+    NotCapturing,
+    /// The stream captures, and the call cannot be captured.
+    Unsupported,
+    /// The capture was broken by an earlier error.
+    Invalidated,
+    /// A stream of one capture would wait for an event of another.
+    Merge,
+    /// The capture ends on another stream than it began on.
+    Unmatched,
+    /// The capture ends, and work of other streams in it has not been waited for.
+    Unjoined,
+    /// A capturing stream would wait for an event that is not in the capture.
+    Isolation,
+    /// The event was last recorded in a capture.
+    CapturedEvent,
+    /// The edges of a graph go round in circles.
+    Circle,
+    /// A node would become something else than a parameter of it can express.
+    Update {
+        /// The first such node.
+        node: usize,
+    },
+}
+
+impl fmt::Display for GraphError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            GraphError::AlreadyCapturing => "the stream captures already",
+            GraphError::NotCapturing => "the stream does not capture",
+            GraphError::Unsupported => "the stream captures: what waits for it or asks about it breaks the capture",
+            GraphError::Invalidated => "the capture was broken by an earlier error",
+            GraphError::Merge => "a stream of one capture cannot wait for an event of another",
+            GraphError::Unmatched => "a capture ends on the stream where it began",
+            GraphError::Unjoined => {
+                "a stream that joined the capture has work that the first stream has not waited for: record an event behind it, and \
+                 wait for that on the first stream"
+            }
+            GraphError::Isolation => {
+                "a capturing stream cannot wait for an event that was not recorded in the capture, unless as an external one"
+            }
+            GraphError::CapturedEvent => "the event was recorded in a capture: it marks a place in a graph, not a moment",
+            GraphError::Circle => "the edges of the graph go round in circles",
+            GraphError::Update { node } => {
+                return write!(f, "node {node}: its kind, device and edges stay as they were instantiated");
+            }
+        })
+    }
+}
+
+impl From<GraphError> for MachineError {
+    fn from(error: GraphError) -> MachineError {
+        MachineError::Graph(error)
+    }
 }
 
 impl fmt::Display for MachineError {
@@ -281,6 +345,7 @@ impl fmt::Display for MachineError {
             MachineError::TooLarge { resource, needed, available } => {
                 write!(f, "launch needs {needed} {resource}, the device has {available}")
             }
+            MachineError::Graph(error) => error.fmt(f),
             MachineError::Faulted(fault) => {
                 write!(f, "the machine stopped earlier and was not reset:\n{fault}")
             }

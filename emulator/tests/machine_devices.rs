@@ -1,4 +1,4 @@
-//! Several devices, streams, events, graphs, host memory, cooperative grids, residency and the layout of the SMs.
+//! Several devices, streams, events, host memory, cooperative grids, residency and the layout of the SMs.
 
 mod machine_support;
 use std::sync::Arc;
@@ -301,36 +301,6 @@ fn streams_overlap_across_an_event() {
     assert_eq!((kernel.as_str(), own.launches, own.blocks), ("k", 3, 3));
     assert_eq!((own.instructions, own.global_store_bytes), (all.instructions, all.global_store_bytes));
     assert_eq!(machine.kernel_counters(1), []);
-}
-
-#[test]
-fn a_graph_is_replayed() {
-    let body = "
-    .reg .b64 %a, %v;
-    .reg .b32 %w, %x;
-    ld.param.u64 %a, [p0];
-    ld.param.u64 %v, [p1];
-    cvt.u32.u64 %x, %v;
-    ld.global.u32 %w, [%a];
-    mad.lo.u32 %w, %w, 10, %x;
-    st.global.u32 [%a], %w;
-    ret;";
-    let (mut machine, modules) = devices(1, &module(2, "", body));
-    let stream = machine.create_stream(0);
-    let x = machine.alloc(0, 8, 256).unwrap();
-    machine.fill(x, 0, 8).unwrap();
-    machine.begin_capture(stream).unwrap();
-    machine.launch(stream, modules[0], "k", &launch(1, 1, &[x, 1])).unwrap();
-    machine.launch(stream, modules[0], "k", &launch(1, 1, &[x, 2])).unwrap();
-    machine.copy_async(stream, x + 4, x, 4).unwrap();
-    let graph = machine.end_capture(stream).unwrap();
-    assert!(machine.end_capture(stream).is_err());
-    machine.synchronize(stream).unwrap();
-    assert_eq!(word(&machine, x), 0);
-    machine.launch_graph(stream, graph).unwrap();
-    machine.launch_graph(stream, graph).unwrap();
-    machine.synchronize(stream).unwrap();
-    assert_eq!((word(&machine, x), word(&machine, x + 4)), (1212, 1212));
 }
 
 /// A barrier of the whole grid in the workspace that `%envreg1` and `%envreg2` point to.

@@ -520,6 +520,14 @@ impl Core<'_> {
             let both = blocks.get(block_of(e.agent) as usize).zip(blocks.get(id as usize));
             both.is_some_and(|(a, b)| a.device == b.device && a.stream != b.stream)
         };
+        let branches_of_a_graph = |e: Entry, id: u32| {
+            let blocks = &self.sys.check.blocks;
+            let both = blocks.get(block_of(e.agent) as usize).zip(blocks.get(id as usize));
+            let lanes = &self.sys.lanes;
+            both.is_some_and(|(a, b)| {
+                a.stream != b.stream && lanes.contains(&a.stream) && lanes.contains(&b.stream)
+            })
+        };
         let mine = own.and_then(|id| self.sys.check.blocks.get(id as usize)).map(|b| (b.stream, b.grid));
         let finding = |class, message: String, other: Option<String>, hint: &str| {
             let mut report = self.report(class, lanes, message);
@@ -631,6 +639,10 @@ impl Core<'_> {
                 "cp.async.bulk.wait_group (without .read) by the thread that stored, then a barrier"
             }
             (k, _) if k == Kind::Wgmma as u32 => "wgmma.wait_group before the operands are given back",
+            _ if own.is_some_and(|id| branches_of_a_graph(before, id)) => {
+                "an edge between the two nodes of the graph: when it is captured, an event recorded behind the one and waited for \
+                 before the other"
+            }
             _ if own.is_some_and(|id| streams_of_one_device(before, id)) => {
                 "an event, recorded behind the one grid and waited for before the other"
             }

@@ -5,9 +5,11 @@
 //! [`Machine::reset`].
 
 pub(crate) mod block;
+mod capture;
 mod config;
 mod counters;
 pub(crate) mod flow;
+mod graph;
 mod halt;
 pub(crate) mod launch;
 pub(crate) mod program;
@@ -18,11 +20,13 @@ pub(crate) mod stream;
 pub(crate) mod system;
 pub(crate) mod warp;
 
+pub use capture::CaptureInfo;
 pub use config::{Checks, Completion, DeviceConfig, MachineConfig, Schedule, SharedPlacement};
 use counters::Tallies;
 pub use counters::{Counters, InstructionClass, KernelCounters};
+pub use graph::GraphNode;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::ir;
@@ -30,10 +34,12 @@ use crate::memory::Trouble;
 use crate::memory::global::GlobalMemory;
 use crate::report::{Fault, MachineError, Report};
 use block::Block;
+use capture::Capture;
+use graph::{Exec, Graph};
 use launch::Sm;
 use program::Program;
 use rng::Rng;
-use stream::{Event, Graph, Order, Stream, Work};
+use stream::{Event, Order, Stream, Work};
 use system::System;
 
 /// A module loaded on a device.
@@ -48,9 +54,13 @@ pub struct StreamId(pub(crate) u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EventId(pub(crate) u32);
 
-/// A captured sequence of work.
+/// A graph of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct GraphId(pub(crate) u32);
+
+/// A graph made ready to be launched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GraphExecId(pub(crate) u32);
 
 /// One kernel launch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,7 +103,13 @@ pub struct Machine {
     blocks: Vec<Option<Box<Block>>>,
     streams: Vec<Stream>,
     events: Vec<Event>,
-    graphs: Vec<Graph>,
+    graphs: Vec<Option<Graph>>,
+    execs: Vec<Option<Exec>>,
+    /// Of graphs that are gone.
+    idle_lanes: Vec<StreamId>,
+    /// Captures going on, by number, and the last number.
+    captures: HashMap<u64, Capture>,
+    last_capture: u64,
     modules: Vec<Loaded>,
     grids: usize,
     /// What the host has waited for.
@@ -124,6 +140,10 @@ impl Machine {
             streams: Vec::new(),
             events: Vec::new(),
             graphs: Vec::new(),
+            execs: Vec::new(),
+            idle_lanes: Vec::new(),
+            captures: HashMap::new(),
+            last_capture: 0,
             modules: Vec::new(),
             grids: 0,
             host: Order::new(),
@@ -147,6 +167,7 @@ impl Machine {
                 limit_size: 0,
                 time_out: false,
                 grids: HashMap::new(),
+                lanes: HashSet::new(),
                 scratch: Default::default(),
                 check: Default::default(),
                 advice: Vec::new(),

@@ -1,13 +1,14 @@
-//! Streams: what was enqueued and in what order it may begin; events between streams; copies in stream order; graphs.
+//! Streams: what was enqueued and in what order it may begin; events between streams; copies in stream order.
 //!
 //! A stream is a queue. Only grids take time; everything else happens at once when it comes to the front. An event counts its records:
 //! a wait is for the last record enqueued before it, so waiting cannot go round in circles, and waiting for an event that was never
-//! recorded waits for nothing, as the driver has it. A graph is what was enqueued on a stream while it captured: launching it enqueues
-//! that again.
+//! recorded waits for nothing, as the driver has it. While a stream captures, the same calls make nodes of a graph (`capture`).
 
 use std::collections::{HashMap, VecDeque};
 
-use super::{EventId, GraphId, Launch, Machine, ModuleId, StreamId};
+use super::capture::Place;
+use super::graph::GraphNode;
+use super::{EventId, Launch, Machine, ModuleId, StreamId};
 use crate::report::{Fault, MachineError};
 
 /// What comes before: for each stream, the last of its grids that does.
@@ -32,24 +33,8 @@ pub(super) enum Work {
     Wait { event: usize, number: u64 },
     /// Copies bytes between two ranges of device or host memory.
     Copy { to: u64, from: u64, len: u64 },
-    /// Sets bytes.
-    Fill { at: u64, byte: u8, len: u64 },
-}
-
-/// What a capture keeps.
-#[derive(Clone, Debug)]
-enum Node {
-    Launch { module: ModuleId, entry: String, launch: Launch },
-    Record { event: EventId },
-    Wait { event: EventId },
-    Copy { to: u64, from: u64, len: u64 },
-    Fill { at: u64, byte: u8, len: u64 },
-}
-
-/// A captured sequence.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Graph {
-    nodes: Vec<Node>,
+    /// Sets the same `width` bytes again and again.
+    Fill { at: u64, value: u32, width: u8, count: u64 },
 }
 
 /// A stream.
@@ -59,13 +44,15 @@ pub(super) struct Stream {
     pub(super) queue: VecDeque<Work>,
     /// What comes before whatever is enqueued next.
     order: Order,
-    /// Being captured instead of enqueued.
-    capture: Option<Graph>,
+    /// Where it is in a capture, if what comes is captured.
+    pub(super) capture: Option<Place>,
+    /// A lane of a graph: the records in it are of the graph, and no kernel begins later because of one.
+    pub(super) lane: bool,
 }
 
 impl Stream {
     pub(super) fn new(device: usize) -> Stream {
-        Stream { device, queue: VecDeque::new(), order: Order::new(), capture: None }
+        Stream { device, queue: VecDeque::new(), order: Order::new(), capture: None, lane: false }
     }
 }
 
@@ -78,10 +65,12 @@ pub(super) struct Event {
     reached: u64,
     /// What comes before the last record enqueued.
     order: Order,
+    /// Where the last record is in a capture, if it was in one.
+    pub(super) capture: Option<Place>,
 }
 
 impl Machine {
-    fn stream_mut(&mut self, stream: StreamId) -> Result<&mut Stream, MachineError> {
+    pub(super) fn stream_mut(&mut self, stream: StreamId) -> Result<&mut Stream, MachineError> {
         if let Some(fault) = &self.fault {
             return Err(MachineError::Faulted(fault.clone()));
         }
@@ -89,29 +78,26 @@ impl Machine {
         self.streams.get_mut(stream.0 as usize).ok_or_else(missing)
     }
 
-    fn event(&self, event: EventId) -> Result<&Event, MachineError> {
+    pub(super) fn event(&self, event: EventId) -> Result<&Event, MachineError> {
         let missing = || MachineError::NoSuch { what: "event", name: event.0.to_string() };
         self.events.get(event.0 as usize).ok_or_else(missing)
     }
 
-    /// Takes a node down if the stream captures; else gives it back.
-    fn captured(&mut self, stream: StreamId, node: Node) -> Result<Option<Node>, MachineError> {
-        match &mut self.stream_mut(stream)?.capture {
-            Some(graph) => {
-                graph.nodes.push(node);
-                Ok(None)
-            }
-            None => Ok(Some(node)),
+    /// Enqueues a piece of work, or makes it a node if the stream captures.
+    pub(super) fn enqueue(&mut self, stream: StreamId, node: GraphNode) -> Result<(), MachineError> {
+        match self.captured(stream, node)? {
+            Some(node) => self.enqueue_now(stream, node),
+            None => Ok(()),
         }
     }
 
-    fn enqueue(&mut self, stream: StreamId, node: Node) -> Result<(), MachineError> {
-        let Some(node) = self.captured(stream, node)? else { return Ok(()) };
+    pub(super) fn enqueue_now(&mut self, stream: StreamId, node: GraphNode) -> Result<(), MachineError> {
         let work = match node {
-            Node::Launch { module, entry, launch } => {
+            GraphNode::Empty => return Ok(()),
+            GraphNode::Launch { module, entry, launch } => {
                 return self.launch_now(stream, module, &entry, &launch);
             }
-            Node::Record { event } => {
+            GraphNode::Record { event } => {
                 self.event(event)?;
                 let order = self.stream_mut(stream)?.order.clone();
                 let state = &mut self.events[event.0 as usize];
@@ -119,25 +105,13 @@ impl Machine {
                 state.order = order;
                 Work::Record { event: event.0 as usize, number: state.enqueued }
             }
-            Node::Wait { event } => {
+            GraphNode::Wait { event } => {
                 let Event { enqueued: number, order, .. } = self.event(event)?.clone();
                 join(&mut self.stream_mut(stream)?.order, &order);
                 Work::Wait { event: event.0 as usize, number }
             }
-            Node::Copy { to, from, len } => {
-                for address in [to, from] {
-                    if self.sys.global.find(address, len).is_none() {
-                        return Err(MachineError::BadAddress { address, bytes: len });
-                    }
-                }
-                Work::Copy { to, from, len }
-            }
-            Node::Fill { at, byte, len } => {
-                if self.sys.global.find(at, len).is_none() {
-                    return Err(MachineError::BadAddress { address: at, bytes: len });
-                }
-                Work::Fill { at, byte, len }
-            }
+            GraphNode::Copy { to, from, len } => Work::Copy { to, from, len },
+            GraphNode::Fill { at, value, width, count } => Work::Fill { at, value, width, count },
         };
         self.stream_mut(stream)?.queue.push_back(work);
         Ok(())
@@ -154,33 +128,42 @@ impl Machine {
         if self.stream_mut(stream)?.capture.is_none() {
             return self.launch_now(stream, module, entry, launch);
         }
-        self.enqueue(stream, Node::Launch { module, entry: entry.into(), launch: launch.clone() })
+        self.enqueue(stream, GraphNode::Launch { module, entry: entry.into(), launch: launch.clone() })
     }
 
     /// Copies bytes in stream order, between any two ranges of device or host memory.
     pub fn copy_async(&mut self, stream: StreamId, to: u64, from: u64, len: u64) -> Result<(), MachineError> {
-        self.enqueue(stream, Node::Copy { to, from, len })
+        self.enqueue_memory(stream, GraphNode::Copy { to, from, len })
     }
 
     /// Sets bytes in stream order.
     pub fn fill_async(&mut self, stream: StreamId, at: u64, byte: u8, len: u64) -> Result<(), MachineError> {
-        self.enqueue(stream, Node::Fill { at, byte, len })
+        self.fill_words_async(stream, at, byte as u32, 1, len)
+    }
+
+    /// Sets `count` times the lowest `width` bytes of a value, 1, 2 or 4, in stream order.
+    pub fn fill_words_async(
+        &mut self,
+        stream: StreamId,
+        at: u64,
+        value: u32,
+        width: u8,
+        count: u64,
+    ) -> Result<(), MachineError> {
+        self.enqueue_memory(stream, GraphNode::Fill { at, value, width, count })
+    }
+
+    /// Enqueues what must be inside allocations.
+    fn enqueue_memory(&mut self, stream: StreamId, node: GraphNode) -> Result<(), MachineError> {
+        let device = self.stream_mut(stream)?.device;
+        self.validate(device, &node)?;
+        self.enqueue(stream, node)
     }
 
     /// A new event, never recorded.
     pub fn create_event(&mut self) -> EventId {
         self.events.push(Event::default());
         EventId(self.events.len() as u32 - 1)
-    }
-
-    /// Enqueues a record of an event.
-    pub fn record_event(&mut self, stream: StreamId, event: EventId) -> Result<(), MachineError> {
-        self.enqueue(stream, Node::Record { event })
-    }
-
-    /// Holds what is enqueued on the stream from now on until the last record of the event was reached.
-    pub fn wait_event(&mut self, stream: StreamId, event: EventId) -> Result<(), MachineError> {
-        self.enqueue(stream, Node::Wait { event })
     }
 
     /// Has the last record of an event been reached? Runs a little if not. An event that does not exist was reached.
@@ -237,37 +220,11 @@ impl Machine {
         self.events.get(event.0 as usize).is_none_or(|e| e.reached >= e.enqueued)
     }
 
-    /// From now on what would be enqueued on the stream is kept for a graph instead.
-    pub fn begin_capture(&mut self, stream: StreamId) -> Result<(), MachineError> {
-        let stream = self.stream_mut(stream)?;
-        if stream.capture.is_some() {
-            let expected = "a stream that is not being captured".into();
-            let got = "one that is".into();
-            return Err(MachineError::InvalidArgument { argument: "stream", expected, got });
-        }
-        stream.capture = Some(Graph::default());
-        Ok(())
-    }
-
-    /// Ends a capture.
-    pub fn end_capture(&mut self, stream: StreamId) -> Result<GraphId, MachineError> {
-        let Some(graph) = self.stream_mut(stream)?.capture.take() else {
-            let expected = "a stream that is being captured".into();
-            let got = "one that is not".into();
-            return Err(MachineError::InvalidArgument { argument: "stream", expected, got });
-        };
-        self.graphs.push(graph);
-        Ok(GraphId(self.graphs.len() as u32 - 1))
-    }
-
-    /// Enqueues everything a graph holds.
-    pub fn launch_graph(&mut self, stream: StreamId, graph: GraphId) -> Result<(), MachineError> {
-        let missing = || MachineError::NoSuch { what: "graph", name: graph.0.to_string() };
-        let graph = self.graphs.get(graph.0 as usize).cloned().ok_or_else(missing)?;
-        for node in graph.nodes {
-            self.enqueue(stream, node)?;
-        }
-        Ok(())
+    /// Has the host seen all that was ever enqueued on a stream?
+    pub(super) fn host_has_seen(&self, stream: StreamId) -> bool {
+        let Stream { queue, order, .. } = &self.streams[stream.0 as usize];
+        let seen = |(stream, grid): (&usize, &usize)| self.host.get(stream).is_some_and(|last| last >= grid);
+        queue.is_empty() && order.iter().all(seen)
     }
 
     /// Does what stands at the front of a stream's queue and takes no time.
@@ -290,9 +247,10 @@ impl Machine {
                         to.copy_from_slice(&bytes);
                     }
                 }
-                Work::Fill { at, byte, len } => {
-                    if let Ok(to) = self.sys.global.write(at, len) {
-                        to.fill(byte);
+                Work::Fill { at, value, width, count } => {
+                    if let Ok(to) = self.sys.global.write(at, count * width as u64) {
+                        let bytes = &value.to_le_bytes()[..width as usize];
+                        to.chunks_exact_mut(bytes.len()).for_each(|to| to.copy_from_slice(bytes));
                     }
                 }
             }
@@ -303,7 +261,9 @@ impl Machine {
 
     /// Grid numbers at the front of a stream's queue, up to the first that is no grid.
     pub(super) fn front_grids(&self, stream: usize) -> Vec<usize> {
-        let grids = self.streams[stream].queue.iter().map_while(|work| match work {
+        let Stream { queue, lane, .. } = &self.streams[stream];
+        let passed = queue.iter().filter(|work| !(*lane && matches!(work, Work::Record { .. })));
+        let grids = passed.map_while(|work| match work {
             Work::Grid(id) => Some(*id),
             _ => None,
         });
@@ -318,6 +278,8 @@ impl Machine {
         }
         for event in &mut self.events {
             event.reached = event.enqueued;
+            event.capture = None;
         }
+        self.captures.clear();
     }
 }

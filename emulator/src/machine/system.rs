@@ -1,7 +1,7 @@
 //! What all blocks share: global memory, counters, the clock, the random numbers, the grids in flight; and the making of
 //! reports, which need to know where an instruction stands.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::block::{Block, Origin};
 use super::config::{MachineConfig, SharedPlacement};
@@ -35,6 +35,8 @@ pub(crate) struct System {
     pub(crate) time_out: bool,
     /// Grids enqueued and not complete.
     pub(crate) grids: HashMap<usize, Grid>,
+    /// Streams that are lanes of graphs.
+    pub(crate) lanes: HashSet<usize>,
     pub(crate) scratch: Scratch,
     pub(crate) check: crate::check::SystemCheck,
     /// Findings that do not stop the machine.

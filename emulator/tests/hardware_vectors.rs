@@ -28,7 +28,7 @@ fn read(format: Format) -> Recorded {
         Format::BF16 => (include_bytes!("data/h100/bf16.bin"), 16),
         Format::F16 => (include_bytes!("data/h100/fp16.bin"), 16),
         Format::TF32 => (include_bytes!("data/h100/tf32.bin"), 4),
-        Format::S8 | Format::U8 => unreachable!("no integer results were recorded"),
+        Format::S8 | Format::U8 | Format::B1 => unreachable!("no integer results were recorded"),
     };
     let size = format.bytes();
     let has_f16 = format == Format::F16;

@@ -56,6 +56,11 @@ impl<T> Out<T> {
 }
 
 impl<T: Copy> Out<T> {
+    /// What is there before anything is written.
+    pub fn get(self) -> Result<T> {
+        In(self.0.cast_const()).get()
+    }
+
     /// Writes consecutive values.
     pub fn put_all(self, values: &[T]) -> Result<()> {
         if self.0.is_null() && !values.is_empty() {

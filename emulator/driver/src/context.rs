@@ -102,7 +102,9 @@ exports! {
 
     fn cuCtxSynchronize() {
         let device = state::current()?;
-        state::lock()?.wait_device(device)
+        let mut state = state::lock()?;
+        state.may_wait_device(device)?;
+        state.wait_device(device)
     }
 
     fn cuCtxGetLimit(value: Out<usize>, limit: c_uint) {

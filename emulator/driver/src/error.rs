@@ -2,7 +2,7 @@
 
 use std::ffi::c_int;
 
-use hadal_emulator::{Class, Fault, MachineError};
+use hadal_emulator::{Class, Fault, GraphError, MachineError};
 
 use crate::abi::{Out, Text, exports};
 
@@ -47,6 +47,7 @@ codes! {
     NoBinary = 209, "CUDA_ERROR_NO_BINARY_FOR_GPU", "cudaErrorNoKernelImageForDevice", "no kernel image is available for execution on the device";
     InvalidPtx = 218, "CUDA_ERROR_INVALID_PTX", "cudaErrorInvalidPtx", "a PTX JIT compilation failed";
     InvalidHandle = 400, "CUDA_ERROR_INVALID_HANDLE", "cudaErrorInvalidResourceHandle", "invalid resource handle";
+    IllegalState = 401, "CUDA_ERROR_ILLEGAL_STATE", "cudaErrorIllegalState", "the operation cannot be performed in the present state";
     NotFound = 500, "CUDA_ERROR_NOT_FOUND", "cudaErrorSymbolNotFound", "named symbol not found";
     NotReady = 600, "CUDA_ERROR_NOT_READY", "cudaErrorNotReady", "device not ready";
     IllegalAddress = 700, "CUDA_ERROR_ILLEGAL_ADDRESS", "cudaErrorIllegalAddress", "an illegal memory access was encountered";
@@ -54,11 +55,23 @@ codes! {
     Timeout = 702, "CUDA_ERROR_LAUNCH_TIMEOUT", "cudaErrorLaunchTimeout", "the launch timed out and was terminated";
     PeerAlreadyEnabled = 704, "CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED", "cudaErrorPeerAccessAlreadyEnabled", "peer access is already enabled";
     PeerNotEnabled = 705, "CUDA_ERROR_PEER_ACCESS_NOT_ENABLED", "cudaErrorPeerAccessNotEnabled", "peer access has not been enabled";
+    HostRegistered = 712, "CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED", "cudaErrorHostMemoryAlreadyRegistered", "part or all of the requested memory range is already mapped";
+    HostNotRegistered = 713, "CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED", "cudaErrorHostMemoryNotRegistered", "pointer does not correspond to a registered memory region";
     IllegalInstruction = 715, "CUDA_ERROR_ILLEGAL_INSTRUCTION", "cudaErrorIllegalInstruction", "an illegal instruction was encountered";
     Misaligned = 716, "CUDA_ERROR_MISALIGNED_ADDRESS", "cudaErrorMisalignedAddress", "misaligned address";
     LaunchFailed = 719, "CUDA_ERROR_LAUNCH_FAILED", "cudaErrorLaunchFailure", "unspecified launch failure";
     CooperativeTooLarge = 720, "CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE", "cudaErrorCooperativeLaunchTooLarge", "too many blocks in cooperative launch";
     NotSupported = 801, "CUDA_ERROR_NOT_SUPPORTED", "cudaErrorNotSupported", "operation not supported";
+    CaptureUnsupported = 900, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", "cudaErrorStreamCaptureUnsupported", "operation not permitted when stream is capturing";
+    CaptureInvalidated = 901, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", "cudaErrorStreamCaptureInvalidated", "operation failed due to a previous error during capture";
+    CaptureMerge = 902, "CUDA_ERROR_STREAM_CAPTURE_MERGE", "cudaErrorStreamCaptureMerge", "operation would result in a merge of separate capture sequences";
+    CaptureUnmatched = 903, "CUDA_ERROR_STREAM_CAPTURE_UNMATCHED", "cudaErrorStreamCaptureUnmatched", "capture was not ended in the same stream as it began";
+    CaptureUnjoined = 904, "CUDA_ERROR_STREAM_CAPTURE_UNJOINED", "cudaErrorStreamCaptureUnjoined", "capturing stream has unjoined work";
+    CaptureIsolation = 905, "CUDA_ERROR_STREAM_CAPTURE_ISOLATION", "cudaErrorStreamCaptureIsolation", "dependency created on uncaptured work in another stream";
+    CaptureImplicit = 906, "CUDA_ERROR_STREAM_CAPTURE_IMPLICIT", "cudaErrorStreamCaptureImplicit", "operation would make the legacy stream depend on a capturing blocking stream";
+    CapturedEvent = 907, "CUDA_ERROR_CAPTURED_EVENT", "cudaErrorCapturedEvent", "operation not permitted on an event last recorded in a capturing stream";
+    CaptureWrongThread = 908, "CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD", "cudaErrorStreamCaptureWrongThread", "attempt to terminate a thread-local capture sequence from another thread";
+    GraphUpdate = 910, "CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE", "cudaErrorGraphExecUpdateFailure", "the graph update was not performed";
     InvalidClusterSize = 912, "CUDA_ERROR_INVALID_CLUSTER_SIZE", "cudaErrorInvalidClusterSize", "invalid cluster size";
     Unknown = 999, "CUDA_ERROR_UNKNOWN", "cudaErrorUnknown", "unknown error";
 }
@@ -95,9 +108,26 @@ impl From<MachineError> for Error {
             MachineError::NoSuch { .. } => Code::InvalidHandle,
             MachineError::TooLarge { resource: "resident blocks", .. } => Code::CooperativeTooLarge,
             MachineError::TooLarge { .. } => Code::OutOfResources,
+            MachineError::Graph(error) => graph_code(*error),
             _ => Code::InvalidValue,
         };
         Error::new(code, error.to_string())
+    }
+}
+
+/// What the driver says of a wrong use of captures and graphs.
+fn graph_code(error: GraphError) -> Code {
+    match error {
+        GraphError::AlreadyCapturing | GraphError::NotCapturing => Code::IllegalState,
+        GraphError::Unsupported => Code::CaptureUnsupported,
+        GraphError::Invalidated => Code::CaptureInvalidated,
+        GraphError::Merge => Code::CaptureMerge,
+        GraphError::Unmatched => Code::CaptureUnmatched,
+        GraphError::Unjoined => Code::CaptureUnjoined,
+        GraphError::Isolation => Code::CaptureIsolation,
+        GraphError::CapturedEvent => Code::CapturedEvent,
+        GraphError::Update { .. } => Code::GraphUpdate,
+        _ => Code::InvalidValue,
     }
 }
 

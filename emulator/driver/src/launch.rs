@@ -10,7 +10,7 @@ use hadal_emulator::Launch;
 use crate::abi::{Handle, In, exports};
 use crate::error::{Code, Error, Result};
 use crate::function::DEFAULT_SHARED;
-use crate::state;
+use crate::state::{self, Function, State};
 
 /// `CUlaunchAttribute`: an identifier, padding, and a union of 64 bytes.
 #[repr(C, align(8))]
@@ -63,9 +63,15 @@ impl Config {
 /// `CU_LAUNCH_PARAM_END`, `…_BUFFER_POINTER`, `…_BUFFER_SIZE`.
 const EXTRA: [usize; 3] = [0, 1, 2];
 
-fn launch(config: &Config, handle: Handle, params: In<In<u8>>, extra: In<usize>) -> Result<()> {
+/// A launch as the machine takes it, and the function.
+pub fn prepare(
+    state: &mut State,
+    config: &Config,
+    handle: Handle,
+    params: In<In<u8>>,
+    extra: In<usize>,
+) -> Result<(Function, Launch)> {
     let Attributes { cluster, cooperative, programmatic } = config.attributes()?;
-    let mut state = state::lock()?;
     let function = state.function(handle)?.clone();
     let kernel = function.kernel();
 
@@ -109,15 +115,6 @@ fn launch(config: &Config, handle: Handle, params: In<In<u8>>, extra: In<usize>)
         }
     }
 
-    let stream = state.stream(config.stream)?;
-    if state.streams[stream].device != function.device {
-        return Err(Error::new(
-            Code::InvalidHandle,
-            format!("`{}` is loaded on another device", kernel.name),
-        ));
-    }
-    state.order(stream)?;
-    let id = state.streams[stream].id;
     let launch = Launch {
         grid: config.grid,
         block: config.block,
@@ -128,7 +125,20 @@ fn launch(config: &Config, handle: Handle, params: In<In<u8>>, extra: In<usize>)
         cooperative,
         registers: None,
     };
-    Ok(state.machine.launch(id, function.module, &kernel.name, &launch)?)
+    Ok((function, launch))
+}
+
+fn launch(config: &Config, handle: Handle, params: In<In<u8>>, extra: In<usize>) -> Result<()> {
+    let mut state = state::lock()?;
+    let (function, launch) = prepare(&mut state, config, handle, params, extra)?;
+    let name = &function.kernel().name;
+    let stream = state.stream(config.stream)?;
+    if state.streams[stream].device != function.device {
+        return Err(Error::new(Code::InvalidHandle, format!("`{name}` is loaded on another device")));
+    }
+    state.order(stream)?;
+    let id = state.streams[stream].id;
+    Ok(state.machine.launch(id, function.module, name, &launch)?)
 }
 
 /// The parameter buffer of an `extra` list.
@@ -170,6 +180,8 @@ exports! {
         let function = function.ok_or_else(|| Error::invalid("a null function"))?;
         let mut state = state::lock()?;
         let stream = state.stream(stream)?;
+        state.refuse_capture(stream, "a host function is no node here")?;
+        state.order(stream)?;
         state.wait(stream)?;
         // It may call anything but this library; still, it does not run under our lock.
         drop(state);
@@ -178,7 +190,7 @@ exports! {
     }
 }
 
-fn plain(
+pub fn plain(
     grid: [c_uint; 3],
     block: [c_uint; 3],
     dynamic_shared: c_uint,

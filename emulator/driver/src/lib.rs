@@ -9,17 +9,20 @@
 //! later. What a kernel does wrong is printed once, in full, on standard error, and comes back as the error code a GPU
 //! would have given, from that call and from all later ones.
 //!
-//! Limits: what Triton's launcher and thin hosts like hadal's own `cuda` backend call. No graphs, no virtual memory
+//! Limits: what Triton's launcher and thin hosts like hadal's own `cuda` backend call, and graphs. No virtual memory
 //! management, no textures, no export tables (so none of NVIDIA's runtimes: `runtime` stands in for the shared one); such a
 //! call is missing or says `CUDA_ERROR_NOT_SUPPORTED`. Modules are never unloaded. Types and numbers are those of `cuda.h`, CUDA 12.
 
 mod abi;
+mod capture;
 mod context;
 mod device;
 mod error;
 mod event;
 mod fat;
 mod function;
+mod graph;
+mod host;
 mod image;
 mod launch;
 mod library;

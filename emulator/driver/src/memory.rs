@@ -1,33 +1,55 @@
-//! Device memory, copies, fills, pinned host memory, and what a pointer is.
+//! Device memory, copies, fills, and what a pointer is.
 //!
-//! A copy waits for its stream and then happens: nothing runs by itself, so that is what stream order means here.
+//! A copy waits for its stream and then happens: nothing runs by itself, so that is what stream order means here. In a stream that
+//! captures it becomes a node, for which host memory must be pinned (`host`): what it holds is read when the graph runs.
 
-use std::alloc::Layout;
 use std::ffi::{c_int, c_uint, c_void};
+
+use hadal_emulator::StreamId;
 
 use crate::abi::{DevicePtr, Handle, In, Out, exports};
 use crate::error::{Code, Error, Result};
+use crate::host;
 use crate::state::{self, Kind, State, handle};
 
-/// Alignment of pinned memory: a page.
-const PAGE: usize = 4096;
-
-/// Waits for a stream and whatever orders itself with it.
-fn arrive(state: &mut State, stream: Handle) -> Result<()> {
+/// Waits for a stream and whatever orders itself with it. `Some`: it captures, and the machine knows it by this name.
+fn arrive(state: &mut State, stream: Handle) -> Result<Option<StreamId>> {
     let stream = state.stream(stream)?;
+    if state.is_capturing(stream) {
+        return Ok(Some(state.streams[stream].id));
+    }
     state.order(stream)?;
-    state.wait(stream)
+    state.wait(stream)?;
+    Ok(None)
+}
+
+/// A copy as a node.
+fn capture(state: &mut State, stream: StreamId, to: u64, from: u64, bytes: usize) -> Result<()> {
+    for address in [to, from] {
+        if state.allocation(address).is_none() && !state.machine.is_host_memory(address, bytes as u64) {
+            state.machine.break_capture(stream);
+            let why = format!(
+                "{bytes} bytes at {address:#x} are not pinned: a copy of a graph needs memory that stays"
+            );
+            return Err(Error::new(Code::CaptureUnsupported, why));
+        }
+    }
+    Ok(state.machine.copy_async(stream, to, from, bytes as u64)?)
 }
 
 fn to_device(to: DevicePtr, from: In<c_void>, bytes: usize, stream: Handle) -> Result<()> {
     let mut state = state::lock()?;
-    arrive(&mut state, stream)?;
+    if let Some(captured) = arrive(&mut state, stream)? {
+        return capture(&mut state, captured, to, from.address() as u64, bytes);
+    }
     Ok(state.machine.write(to, from.bytes().slice(bytes)?)?)
 }
 
 fn to_host(to: Out<c_void>, from: DevicePtr, bytes: usize, stream: Handle) -> Result<()> {
     let mut state = state::lock()?;
-    arrive(&mut state, stream)?;
+    if let Some(captured) = arrive(&mut state, stream)? {
+        return capture(&mut state, captured, to.address() as u64, from, bytes);
+    }
     let mut copy = vec![0; bytes];
     state.machine.read(from, &mut copy)?;
     to.fill_from(&copy)
@@ -35,7 +57,9 @@ fn to_host(to: Out<c_void>, from: DevicePtr, bytes: usize, stream: Handle) -> Re
 
 fn within(to: DevicePtr, from: DevicePtr, bytes: usize, stream: Handle) -> Result<()> {
     let mut state = state::lock()?;
-    arrive(&mut state, stream)?;
+    if let Some(captured) = arrive(&mut state, stream)? {
+        return capture(&mut state, captured, to, from, bytes);
+    }
     let mut copy = vec![0; bytes];
     state.machine.read(from, &mut copy)?;
     Ok(state.machine.write(to, &copy)?)
@@ -49,7 +73,12 @@ fn fill(to: DevicePtr, value: &[u8], count: usize, stream: Handle) -> Result<()>
             value.len()
         )));
     }
-    arrive(&mut state, stream)?;
+    if let Some(captured) = arrive(&mut state, stream)? {
+        let mut word = [0; 4];
+        word[..value.len()].copy_from_slice(value);
+        let (word, width) = (u32::from_le_bytes(word), value.len() as u8);
+        return Ok(state.machine.fill_words_async(captured, to, word, width, count as u64)?);
+    }
     match value {
         [byte] => Ok(state.machine.fill(to, *byte, count as u64)?),
         _ => Ok(state.machine.write(to, &value.repeat(count))?),
@@ -62,6 +91,7 @@ fn alloc(bytes: usize) -> Result<DevicePtr> {
     }
     let device = state::current()?;
     let mut state = state::lock()?;
+    state.potentially_unsafe()?;
     let address = state.machine.alloc(device, bytes as u64, 256)?;
     state.allocations.insert(address, (bytes as u64, device));
     Ok(address)
@@ -72,6 +102,10 @@ fn free(address: DevicePtr) -> Result<()> {
         return Ok(());
     }
     let mut state = state::lock()?;
+    state.potentially_unsafe()?;
+    if state.is_managed(address) {
+        return state.free_host(address as usize);
+    }
     let Some(&(_, device)) = state.allocations.get(&address) else {
         return Err(Error::invalid(format!("{address:#x} was not allocated, or was freed before")));
     };
@@ -81,33 +115,32 @@ fn free(address: DevicePtr) -> Result<()> {
     waited
 }
 
-fn host_alloc(bytes: usize) -> Result<usize> {
-    let wrong = |_| Error::invalid(format!("{bytes} bytes of host memory"));
-    let layout = Layout::from_size_align(bytes.max(1), PAGE).map_err(wrong)?;
-    // SAFETY: the layout's size is not 0.
-    let address = unsafe { std::alloc::alloc_zeroed(layout) } as usize;
-    if address == 0 {
-        return Err(Error::new(Code::OutOfMemory, format!("{bytes} bytes of host memory")));
-    }
-    state::lock()?.host.insert(address, layout.size());
-    Ok(address)
+/// An allocation in stream order, which is made at once.
+fn ordered(stream: Handle) -> Result<()> {
+    let mut state = state::lock()?;
+    let stream = state.stream(stream)?;
+    state.refuse_capture(stream, "an allocation or a release in stream order is no node here")
 }
 
 /// One answer about a pointer, as the bytes the attribute has.
 fn about(state: &State, attribute: c_int, pointer: DevicePtr) -> Result<Vec<u8>> {
-    let Some((start, len, device)) = state.allocation(pointer) else {
+    let (start, len, device, host) = match (state.allocation(pointer), state.host_range(pointer)) {
+        (Some((start, len, device)), _) => (start, len, device, None),
+        (None, Some((start, host))) => (start, host.bytes as u64, host.device, Some(host)),
         // Not ours: an ordinary host pointer. Callers tell the two apart by this very code.
-        return Err(Error::quiet(Code::InvalidValue));
+        (None, None) => return Err(Error::quiet(Code::InvalidValue)),
     };
+    let managed = host.is_some_and(|host| host.kind == host::Kind::Managed);
     let word = |value: u64| Ok(value.to_ne_bytes().to_vec());
     let small = |value: u32| Ok(value.to_ne_bytes().to_vec());
     match attribute {
         1 => word(handle(Kind::Context, device) as u64),
-        // Device memory.
-        2 => small(2),
+        // Host memory, or device memory; managed memory counts as the latter.
+        2 => small(if host.is_some() && !managed { 1 } else { 2 }),
         3 => word(pointer),
+        4 if host.is_some() => word(pointer),
         7 => word(start),
-        8 => Ok(vec![0]),
+        8 => Ok(vec![managed as u8]),
         9 => small(device as u32),
         11 => word(start),
         12 => word(len),
@@ -131,7 +164,8 @@ exports! {
         address.put(alloc(bytes)?)
     }
 
-    fn cuMemAllocAsync(address: Out<DevicePtr>, bytes: usize, _stream: Handle) {
+    fn cuMemAllocAsync(address: Out<DevicePtr>, bytes: usize, stream: Handle) {
+        ordered(stream)?;
         address.put(alloc(bytes)?)
     }
 
@@ -139,7 +173,8 @@ exports! {
         free(address)
     }
 
-    fn cuMemFreeAsync(address: DevicePtr, _stream: Handle) {
+    fn cuMemFreeAsync(address: DevicePtr, stream: Handle) {
+        ordered(stream)?;
         free(address)
     }
 
@@ -148,28 +183,6 @@ exports! {
         base.put_if_wanted(found.0);
         size.put_if_wanted(found.1 as usize);
         Ok(())
-    }
-
-    fn cuMemAllocHost_v2(address: Out<usize>, bytes: usize) {
-        address.put(host_alloc(bytes)?)
-    }
-
-    fn cuMemHostAlloc(address: Out<usize>, bytes: usize, _flags: c_uint) {
-        address.put(host_alloc(bytes)?)
-    }
-
-    fn cuMemFreeHost(address: usize) {
-        let Some(bytes) = state::lock()?.host.remove(&address) else {
-            return Err(Error::invalid(format!("{address:#x} is no pinned memory of this driver")));
-        };
-        let layout = Layout::from_size_align(bytes, PAGE).map_err(|_| Error::quiet(Code::Unknown))?;
-        // SAFETY: the address was allocated with this layout, and leaving the table it cannot be freed again.
-        unsafe { std::alloc::dealloc(address as *mut u8, layout) };
-        Ok(())
-    }
-
-    fn cuMemHostGetDevicePointer_v2(_address: Out<DevicePtr>, _host: usize, _flags: c_uint) {
-        Err(Error::new(Code::NotSupported, "host memory is not mapped into the emulated device"))
     }
 
     fn cuMemcpyHtoD_v2(to: DevicePtr, from: In<c_void>, bytes: usize) {

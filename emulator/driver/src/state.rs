@@ -4,13 +4,16 @@
 //! followed. Nothing handed out is ever given a second meaning.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use hadal_emulator::{EventId, Fault, Machine, MachineConfig, ModuleId, StreamId, ir};
 
 use crate::abi::Handle;
+use crate::capture::Capture;
 use crate::error::{self, Code, Error, Result};
+use crate::graph::Graphs;
+use crate::host::Host;
 use crate::library::{Kernel, Library};
 use crate::settings;
 
@@ -24,6 +27,9 @@ pub enum Kind {
     Event,
     Library,
     Kernel,
+    Graph,
+    GraphNode,
+    GraphExec,
 }
 
 /// The handle of number `index`.
@@ -97,8 +103,11 @@ pub struct State {
     pub events: Vec<Event>,
     /// Device memory: first address to length and device.
     pub allocations: BTreeMap<u64, (u64, usize)>,
-    /// Pinned host memory: first address to length.
-    pub host: BTreeMap<usize, usize>,
+    /// Host memory that kernels reach, by its first address.
+    pub host: BTreeMap<usize, Host>,
+    /// Captures going on, by the machine's number.
+    pub captures: HashMap<u64, Capture>,
+    pub graphs: Graphs,
     /// How often each device's primary context is retained.
     pub retained: Vec<u32>,
 }
@@ -156,6 +165,8 @@ impl State {
             events: Vec::new(),
             allocations: BTreeMap::new(),
             host: BTreeMap::new(),
+            captures: HashMap::new(),
+            graphs: Graphs::default(),
             retained: vec![0; devices],
         }
     }
@@ -213,9 +224,14 @@ impl State {
             .try_for_each(|s| self.wait(s))
     }
 
-    /// Work in the default stream begins after what is in the blocking streams of its device, and theirs after its.
+    /// Work in the default stream begins after what is in the blocking streams of its device, and theirs after its. What is captured
+    /// does not begin.
     pub fn order(&mut self, stream: usize) -> Result<()> {
         let Stream { device, non_blocking, .. } = self.streams[stream];
+        if self.is_capturing(stream) {
+            return Ok(());
+        }
+        self.refuse_implicit(stream)?;
         if stream != device {
             return if non_blocking { Ok(()) } else { self.wait(device) };
         }

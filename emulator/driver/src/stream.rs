@@ -1,4 +1,4 @@
-//! Streams.
+//! Streams. What of them concerns capture is in `capture`.
 
 use std::ffi::{c_int, c_uint};
 
@@ -33,6 +33,8 @@ exports! {
         }
         let mut state = state::lock()?;
         let stream = state.stream(stream)?;
+        let id = state.streams[stream].id;
+        state.machine.break_capture(id);
         state.streams[stream].destroyed = true;
         Ok(())
     }
@@ -40,6 +42,7 @@ exports! {
     fn cuStreamSynchronize(stream: Handle) {
         let mut state = state::lock()?;
         let stream = state.stream(stream)?;
+        state.may_wait(stream)?;
         state.order(stream)?;
         state.wait(stream)
     }
@@ -47,25 +50,14 @@ exports! {
     fn cuStreamQuery(stream: Handle) {
         let mut state = state::lock()?;
         let stream = state.stream(stream)?;
+        state.may_wait(stream)?;
+        state.refuse_implicit(stream)?;
         let id = state.streams[stream].id;
         if state.run(|machine| machine.query(id))? { Ok(()) } else { Err(Error::quiet(Code::NotReady)) }
     }
 
-    fn cuStreamWaitEvent(stream: Handle, event: Handle, _flags: c_uint) {
-        crate::event::hold(stream, event)
-    }
-
-    fn cuStreamIsCapturing(stream: Handle, status: Out<c_int>) {
-        state::lock()?.stream(stream)?;
-        status.put(0)
-    }
-
-    fn cuStreamGetCaptureInfo_v2(stream: Handle, status: Out<c_int>, id: Out<u64>, _graph: Out<Handle>,
-                                 _dependencies: Out<Handle>, count: Out<usize>) {
-        state::lock()?.stream(stream)?;
-        id.put_if_wanted(0);
-        count.put_if_wanted(0);
-        status.put(0)
+    fn cuStreamWaitEvent(stream: Handle, event: Handle, flags: c_uint) {
+        crate::event::hold(stream, event, flags)
     }
 
     fn cuStreamGetCtx(stream: Handle, context: Out<Handle>) {

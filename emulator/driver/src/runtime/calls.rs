@@ -3,10 +3,12 @@
 use std::ffi::{c_int, c_uint, c_void};
 
 use crate::abi::{DevicePtr, Handle, In, Out, Text};
+use crate::capture::cuStreamIsCapturing;
 use crate::context::cuCtxSynchronize;
 use crate::device::{VERSION, cuDeviceGetAttribute, cuDeviceGetCount};
 use crate::error::{self, Error, Result};
 use crate::event::*;
+use crate::host::*;
 use crate::library::*;
 use crate::memory::*;
 use crate::runtime::{LAST, answered, runtime, use_device};

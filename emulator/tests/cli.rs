@@ -215,6 +215,63 @@ fn a_result_that_depends_on_order_is_a_finding() {
     says(&out, &["\"class\": \"result depends on order\""]);
 }
 
+/// Block 0 waits for a word of block 1.
+const WAITS: &str = "
+.version 8.0
+.target sm_90a
+.address_size 64
+.visible .entry waits(.param .u64 flag)
+{
+    .reg .b32 %block, %v;
+    .reg .b64 %flag;
+    .reg .pred %p;
+    ld.param.u64 %flag, [flag];
+    mov.u32 %block, %ctaid.x;
+    setp.ne.u32 %p, %block, 0;
+    @%p st.release.gpu.global.u32 [%flag], 1;
+    @%p ret;
+again:
+    ld.acquire.gpu.global.u32 %v, [%flag];
+    setp.eq.u32 %p, %v, 0;
+    @%p bra again;
+    ret;
+}
+";
+
+#[test]
+fn residency_can_be_cut() {
+    let arguments = "check waits.ptx --grid 2 --block 1 --arg zero:u32:1 --seeds 2";
+    let files = [("waits.ptx", WAITS)];
+    let (code, out, _) = command("resident", &files, arguments);
+    assert_eq!((code, out.as_str()), (0, "no findings in 2 schedules\n"));
+    let (code, out, _) = command("resident-1", &files, &format!("{arguments} --resident 1"));
+    assert_eq!(code, 1);
+    says(&out, &["deadlock", "every warp only polls", "--resident 1 --schedule random"]);
+}
+
+#[test]
+fn advice_is_shown_and_is_no_finding() {
+    let volatile = WAITS
+        .replace("release.gpu", "volatile")
+        .replace("acquire.gpu", "volatile")
+        .replace("    ret;\n}", "    ld.global.u32 %v, [%flag+4];\n    ret;\n}");
+    let volatile = volatile.replace("    @%p st.", "    @%p st.global.u32 [%flag+4], 7;\n    @%p st.");
+    let arguments = "check waits.ptx --grid 2 --block 1 --arg zero:u32:2 --seeds 3";
+    let files = [("waits.ptx", volatile.as_str())];
+    let (code, out, _) = command("advice", &files, arguments);
+    assert_eq!(code, 0);
+    let parties = ["ld.global.u32 %v, [%flag+4];", "block (1,0,0) warp 0 lanes 0 at waits.ptx:"];
+    says(
+        &out,
+        &["advice: data race", "in  waits", "st.global.u32 [%flag+4], 7;", "no findings in 3 schedules"],
+    );
+    says(&out, &parties);
+    let (code, out, _) = command("advice-json", &files, &format!("{arguments} --json"));
+    assert_eq!(code, 0);
+    says(&out, &["\"findings\": []", "\"advice\": [{", "\"other\": \"write by block (1,0,0)"]);
+    says(&out, &parties);
+}
+
 #[test]
 fn a_tensor_map_brings_its_buffer() {
     let ptx = "

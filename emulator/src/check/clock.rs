@@ -1,7 +1,7 @@
 //! What somebody knows to have happened: vector clocks over threads and asynchronous operations of many blocks.
 //!
 //! A clock maps agents to moments. An agent is a thread, or what completes together: the `cp.async`s of a thread, the reads
-//! or the writes of its bulk groups, the copies that report to one mbarrier, the `wgmma`s of one warpgroup. Threads of a warp
+//! or the writes of its bulk groups, the copies that report to one mbarrier, the `wgmma`s of one warp. Threads of a warp
 //! mostly move together, so a clock has one moment for all lanes of a warp, and more entries for lanes that went ahead
 //! alone (an elected lane that arrives). Clocks are shared until written.
 
@@ -25,7 +25,7 @@ pub(crate) enum Kind {
     BulkWrite = 3,
     /// Copies that complete on an mbarrier, by number.
     Mbarrier = 4,
-    /// `wgmma`s of a warpgroup reading shared memory, by number.
+    /// `wgmma`s of a warp reading shared memory, by warp. The lane mask of an access names warps, from that one on.
     Wgmma = 5,
 }
 
@@ -168,13 +168,18 @@ impl Clock {
         Arc::make_mut(&mut self.parts[at].1)
     }
 
-    /// Lanes of `mask` (any bit for numbered agents) whose access at `moment` is *not* known.
+    /// Lanes of `mask` (for numbered agents: of the numbers from `agent` on) whose access at `moment` is *not* known.
     #[inline]
     pub(crate) fn missing(&self, agent: Agent, mask: u32, moment: u32) -> u32 {
         let Some(part) = self.part(block_of(agent)) else { return mask };
         let (kind, index) = inner_of(agent);
         if kind >= BY_LANE {
-            return if part.single((kind << 10 | index) as u16) >= moment { 0 } else { mask };
+            let mut missing = mask;
+            crate::exec::lanes::each(mask, |l| {
+                let known = part.single((kind << 10 | index) as u16 + l as u16) >= moment;
+                missing &= !((known as u32) << l);
+            });
+            return missing;
         }
         let slot = (index / 32 * BY_LANE + kind) as usize;
         if part.warps.get(slot).is_some_and(|at| *at >= moment) {
@@ -253,29 +258,81 @@ impl Clock {
     }
 }
 
+/// What was acquired for the tensor map proxy, by the address of the map.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Maps(Vec<(u64, Clock)>);
+
+impl Maps {
+    /// What is known of the map at an address.
+    pub(crate) fn of(&self, address: u64) -> Option<&Clock> {
+        self.0.iter().find(|(at, _)| *at == address).map(|(_, clock)| clock)
+    }
+
+    /// The map at an address is acquired: what was released until then shows.
+    pub(crate) fn acquire(&mut self, address: u64, released: &Clock) {
+        match self.0.iter_mut().find(|(at, _)| *at == address) {
+            Some((_, clock)) => clock.join(released),
+            None => self.0.push((address, released.clone())),
+        }
+    }
+
+    fn join_of(&mut self, other: &Maps, wanted: impl Fn(u32) -> bool + Copy) {
+        for (address, theirs) in &other.0 {
+            if self.of(*address).is_none() {
+                self.0.push((*address, Clock::default()));
+            }
+            if let Some((_, mine)) = self.0.iter_mut().find(|(at, _)| at == address) {
+                mine.join_of(theirs, wanted);
+            }
+        }
+    }
+
+    fn covers(&self, other: &Maps) -> bool {
+        other.0.iter().all(|(address, theirs)| self.of(*address).is_some_and(|mine| mine.covers(theirs)))
+    }
+}
+
 /// What a thread knows: accesses that happened before, and those of them that a proxy fence has passed on to the
-/// asynchronous proxy, for shared and for global memory, or that `fence.proxy.tensormap` has released and acquired.
+/// asynchronous proxy, for shared and for global memory, or that `fence.proxy.tensormap` has released, and for each map acquired.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Know {
     pub(crate) seen: Clock,
+    /// What the chip orders and the manual does not: what volatile accesses tell without fences, and that the other three warps'
+    /// share of a `wgmma` is done when one warp's is. To rest on this alone is advice, not a race.
+    pub(crate) trusted: Clock,
     pub(crate) shared: Clock,
     pub(crate) global: Clock,
     pub(crate) map_released: Clock,
-    pub(crate) map_acquired: Clock,
+    pub(crate) map_acquired: Maps,
 }
 
 impl Know {
     pub(crate) fn join(&mut self, other: &Know) {
-        self.seen.join(&other.seen);
+        self.join_of(other, |_| true);
+    }
+
+    /// Learns what another knows of order and of proxies, the order on trust.
+    pub(crate) fn join_trusting(&mut self, other: &Know) {
+        self.trusted.join(&other.seen);
+        self.trusted.join(&other.trusted);
         self.shared.join(&other.shared);
         self.global.join(&other.global);
         self.map_released.join(&other.map_released);
-        self.map_acquired.join(&other.map_acquired);
+        self.map_acquired.join_of(&other.map_acquired, |_| true);
+    }
+
+    /// Lanes of `mask` whose access at `moment` comes earlier neither by the manual nor by the chip.
+    pub(crate) fn unordered(&self, agent: Agent, mask: u32, moment: u32) -> u32 {
+        match self.seen.missing(agent, mask, moment) {
+            0 => 0,
+            missing => self.trusted.missing(agent, missing, moment),
+        }
     }
 
     /// Learns what `other` knows of some blocks.
     pub(crate) fn join_of(&mut self, other: &Know, wanted: impl Fn(u32) -> bool + Copy) {
         self.seen.join_of(&other.seen, wanted);
+        self.trusted.join_of(&other.trusted, wanted);
         self.shared.join_of(&other.shared, wanted);
         self.global.join_of(&other.global, wanted);
         self.map_released.join_of(&other.map_released, wanted);
@@ -284,6 +341,7 @@ impl Know {
 
     pub(crate) fn covers(&self, other: &Know) -> bool {
         self.seen.covers(&other.seen)
+            && self.trusted.covers(&other.trusted)
             && self.shared.covers(&other.shared)
             && self.global.covers(&other.global)
             && self.map_released.covers(&other.map_released)

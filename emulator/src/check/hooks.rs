@@ -2,7 +2,8 @@
 
 use super::clock::{Kind, agent, block_of};
 use super::shadow::{
-    ASYNC, CELL, Entry, Judge, SCOPE_SHIFT, SPREAD, STRONG, SWIZZLE_SHIFT, TENSOR, Wrong, describe, threads,
+    ASYNC, CELL, Entry, Gather, Judge, Met, SCOPE_SHIFT, SILENT, SPREAD, STRONG, SWIZZLE_SHIFT, TENSOR,
+    Wrong, describe, threads,
 };
 use super::sync::check_of;
 use super::{BlockCheck, Strand, SystemCheck};
@@ -33,9 +34,11 @@ struct Actor<'a> {
     own: u32,
     proxies: bool,
     lint: bool,
+    met: Option<&'a Gather>,
 }
 
-/// One access to shared memory (`peer`: of another block) or global memory.
+/// One access to shared memory (`peer`: of another block) or global memory. `Some`: an access before it (true: a write) that only the
+/// chip puts in order.
 fn access(
     sys: &mut SystemCheck,
     own: &mut BlockCheck,
@@ -43,7 +46,7 @@ fn access(
     actor: &Actor,
     (global, from, len): (bool, u64, u64),
     write: bool,
-) -> Result<(), (u64, Wrong, Entry)> {
+) -> Result<Option<(bool, Entry)>, (u64, Wrong, Entry)> {
     let judge = Judge {
         know: &actor.strand.know,
         view: &own.view,
@@ -53,6 +56,8 @@ fn access(
         proxies: actor.proxies,
         lint: actor.lint,
         lanes: actor.lanes,
+        leaned: Default::default(),
+        met: actor.met,
     };
     let outcome = if global {
         sys.pages.access(from, len, actor.entry, write, &judge)
@@ -63,7 +68,7 @@ fn access(
         };
         shadow.access(from & OFFSET_MASK as u64, len, actor.entry, write, &judge)
     };
-    outcome.map_err(|(at, wrong)| (at, wrong, actor.entry))
+    outcome.map(|()| judge.leaned.take()).map_err(|(at, wrong)| (at, wrong, actor.entry))
 }
 
 impl Core<'_> {
@@ -92,6 +97,19 @@ impl Core<'_> {
         entry: Entry,
         lanes: u32,
         write: bool,
+    ) -> Result<(), Box<Report>> {
+        self.touch_gathering(global, (from, len), entry, lanes, write, None)
+    }
+
+    /// One access of any agent, judged, or merely put down with what it meets.
+    fn touch_gathering(
+        &mut self,
+        global: bool,
+        (from, len): (u64, u64),
+        entry: Entry,
+        lanes: u32,
+        write: bool,
+        met: Option<&Gather>,
     ) -> Result<(), Box<Report>> {
         let checks = self.sys.config.checks;
         let rank = if global { self.block.rank } else { (from as u32) >> RANK_SHIFT };
@@ -122,9 +140,14 @@ impl Core<'_> {
             own: threads(own.id, self.warp.index),
             proxies: checks.proxies,
             lint: checks.proxy_reuse,
+            met,
         };
         match access(&mut self.sys.check, own, peer, &actor, (global, from, len), write) {
-            Ok(()) => Ok(()),
+            Ok(None) => Ok(()),
+            Ok(Some((wrote, before))) => {
+                self.lean(global, from, (entry, write), (before, wrote), lanes);
+                Ok(())
+            }
             Err((at, wrong, entry)) => Err(self.convict(global, at, len, entry, lanes, write, wrong)),
         }
     }
@@ -140,7 +163,12 @@ impl Core<'_> {
                 check.end.map_or(0, |o| o.pc),
                 "a cluster barrier at the end: no block may leave before its peers are done with its memory",
             )
-        } else if !self.warp.check.strands.iter().any(|s| s.mask & lanes != 0 && s.know.seen.knows(check.id))
+        } else if !self
+            .warp
+            .check
+            .strands
+            .iter()
+            .any(|s| s.mask & lanes != 0 && (s.know.seen.knows(check.id) || s.know.trusted.knows(check.id)))
         {
             ("need not have started", 0, "a cluster barrier before the first access to a peer")
         } else {
@@ -215,31 +243,40 @@ impl Core<'_> {
         Ok(())
     }
 
-    /// Judges a read of global memory by what the lanes know, and by nothing else.
-    fn plain_judge<'j>(&'j self, own: &'j BlockCheck, lanes: u32) -> Option<Judge<'j>> {
+    /// Judges by what the lanes know, and by nothing else.
+    fn plain_judge<'j>(&'j self, own: &'j BlockCheck, global: bool, lanes: u32) -> Option<Judge<'j>> {
         let strand = self.warp.check.strands.iter().find(|s| s.mask & lanes != 0)?;
         Some(Judge {
             know: &strand.know,
             view: &own.view,
             blocks: &self.sys.check.blocks,
             own: threads(own.id, self.warp.index),
-            global: true,
-            proxies: false,
+            global,
+            proxies: !global && self.sys.config.checks.proxies,
             lint: false,
             lanes,
+            leaned: Default::default(),
+            met: None,
         })
     }
 
     /// A tensor copy reads its map from global memory: what wrote it there in this kernel must have been released and acquired for
     /// the tensor map proxy.
-    pub(crate) fn touch_map(&mut self, address: u64, lanes: u32) -> Result<(), Box<Report>> {
+    pub(crate) fn touch_map(&mut self, global: bool, address: u64, lanes: u32) -> Result<(), Box<Report>> {
+        self.warp.check.map_read = if global { address } else { 0 };
+        if !global {
+            return Ok(());
+        }
         self.touch_lane(true, address, 128, lanes.trailing_zeros(), false, 0)?;
         let Some(own) = self.block.check.as_deref() else { return Ok(()) };
-        let Some(judge) = self.plain_judge(own, lanes).filter(|_| self.sys.config.checks.proxies) else {
+        let Some(judge) = self.plain_judge(own, true, lanes).filter(|_| self.sys.config.checks.proxies)
+        else {
             return Ok(());
         };
         let unfenced = |e: &Entry| {
-            judge.know.map_acquired.missing(e.agent, if e.mask == 0 { 1 } else { e.mask }, e.epoch) != 0
+            let mask = e.mask.max(1);
+            judge.know.map_acquired.of(address).map_or(mask, |known| known.missing(e.agent, mask, e.epoch))
+                != 0
         };
         let found = self.sys.check.pages.written_lately(address, 128, &judge, unfenced);
         let Some(entry) = found else { return Ok(()) };
@@ -268,7 +305,7 @@ impl Core<'_> {
         if !self.sys.config.checks.non_coherent {
             return Ok(());
         }
-        let Some(judge) = self.plain_judge(own, mask) else { return Ok(()) };
+        let Some(judge) = self.plain_judge(own, true, mask) else { return Ok(()) };
         let mut found = None;
         lanes::each(mask, |l| {
             if found.is_none() {
@@ -323,6 +360,9 @@ impl Core<'_> {
             info: self.pc as u32 | proxy | layout | atomic,
         };
         self.touch_as(false, (rank << RANK_SHIFT | op.shared) as u64, span as u64, entry, lanes, true)?;
+        if let Transfer::Tensor { .. } = &op.transfer {
+            self.reads_map(entry, lanes)?;
+        }
         match &op.transfer {
             Transfer::Linear { global, bytes } => {
                 self.touch_as(true, *global, *bytes as u64, entry, lanes, false)?;
@@ -382,6 +422,9 @@ impl Core<'_> {
         let base = self.block.rank << RANK_SHIFT;
         let reading = entry(Kind::BulkRead, 0);
         let writing = entry(Kind::BulkWrite, if op.reduce.is_some() { STRONG | 2 << SCOPE_SHIFT } else { 0 });
+        if let Transfer::Tensor { .. } = &op.transfer {
+            self.reads_map(reading, lanes)?;
+        }
         match &op.transfer {
             Transfer::Linear { global, bytes } => {
                 let from = (base | op.shared) as u64;
@@ -441,41 +484,145 @@ impl Core<'_> {
         Ok(())
     }
 
-    /// A `wgmma` is issued: its operands in shared memory are read from now on.
+    /// A warp issues a `wgmma`: from now on its rows of A are read, and B. What they come from it has to know of.
+    ///
+    /// The first of the four warps puts B down for all. Until the last has issued, a write of B races with the first one's read, so
+    /// that what the others meet is what the first has met.
     pub(crate) fn touch_wgmma(
         &mut self,
         wgmma: &Wgmma,
-        a_desc: u64,
-        b_desc: u64,
-        size: u32,
+        (a_desc, b_desc): (u64, u64),
         seq: u64,
+        (at, first): (usize, bool),
     ) -> Result<(), Box<Report>> {
-        let Some(id) = self.block.check.as_ref().map(|c| c.id) else { return Ok(()) };
-        let entry = Entry {
-            agent: agent(id, Kind::Wgmma, self.warp.index / 4),
-            epoch: seq as u32 + 1,
-            mask: 0,
-            info: self.pc as u32 | ASYNC,
-        };
-        let base = self.block.rank << RANK_SHIFT;
-        let mut runs: Vec<(u32, u32, u32)> = Vec::with_capacity(64);
-        let mut walk = |descriptor: u64, rows: u32, mn_major: bool| {
-            let descriptor = SharedDescriptor::decode(descriptor);
-            let layout = SharedDescriptor::mode(descriptor.swizzle) << SWIZZLE_SHIFT;
-            descriptor.for_each_chunk(rows, mn_major, size, |chunk| match runs.last_mut() {
-                Some((from, len, of)) if *from + *len == chunk.address && *of == layout => *len += 16,
-                _ => runs.push((chunk.address, 16, layout)),
-            });
-        };
-        if let WgmmaA::Desc(_) = wgmma.a {
-            walk(a_desc, 64, wgmma.transpose_a);
+        let (group, warp) = (self.warp.index as usize / 4, self.warp.index % 4);
+        let size = wgmma.a_type.bytes();
+        if first {
+            let rows = 0..wgmma.n;
+            let met = self.touch_operand(b_desc, (rows, wgmma.transpose_b, size), 15, seq)?;
+            self.block.warpgroups[group].ops[at].met = met;
         }
-        walk(b_desc, wgmma.n, wgmma.transpose_b);
-        for (from, len, layout) in runs {
-            let entry = Entry { info: entry.info | layout, ..entry };
-            self.touch_as(false, (base | from) as u64, len as u64, entry, u32::MAX, false)?;
+        if let WgmmaA::Desc(_) = wgmma.a {
+            let rows = 16 * warp..16 * warp + 16;
+            let met = self.touch_operand(a_desc, (rows, wgmma.transpose_a, size), 1 << warp, seq)?;
+            self.judge_met(&met)?;
+        }
+        let met = std::mem::take(&mut self.block.warpgroups[group].ops[at].met);
+        self.judge_met(&met)?;
+        self.block.warpgroups[group].ops[at].met = met;
+        Ok(())
+    }
+
+    /// Some rows of an operand are read by some warps of the warpgroup. The writes they come from.
+    fn touch_operand(
+        &mut self,
+        descriptor: u64,
+        (rows, mn_major, size): (std::ops::Range<u32>, bool, u32),
+        warps: u32,
+        seq: u64,
+    ) -> Result<Vec<Met>, Box<Report>> {
+        let Some(id) = self.block.check.as_ref().map(|c| c.id) else { return Ok(Vec::new()) };
+        let descriptor = SharedDescriptor::decode(descriptor);
+        let layout = SharedDescriptor::mode(descriptor.swizzle) << SWIZZLE_SHIFT;
+        let entry = Entry {
+            agent: agent(id, Kind::Wgmma, self.warp.index / 4 * 4),
+            epoch: seq as u32 + 1,
+            mask: warps,
+            info: self.pc as u32 | ASYNC | layout,
+        };
+        let mut runs: Vec<(u32, u32)> = Vec::with_capacity(64);
+        descriptor.for_each_chunk(rows.end, mn_major, size, |chunk| {
+            if chunk.row < rows.start {
+                return;
+            }
+            match runs.last_mut() {
+                Some((from, len)) if *from + *len == chunk.address => *len += 16,
+                _ => runs.push((chunk.address, 16)),
+            }
+        });
+        let base = self.block.rank << RANK_SHIFT;
+        let gather = Gather::default();
+        for (from, len) in runs {
+            let from = (base | from) as u64;
+            gather.at.set(from);
+            self.touch_gathering(false, (from, len as u64), entry, u32::MAX, false, Some(&gather))?;
+        }
+        Ok(gather.met.into_inner())
+    }
+
+    /// This warp has to know of the writes that its operands come from.
+    fn judge_met(&mut self, met: &[Met]) -> Result<(), Box<Report>> {
+        let mut trust = None;
+        let mut wrong = None;
+        if let Some(own) = self.block.check.as_deref()
+            && let Some(judge) = self.plain_judge(own, false, u32::MAX)
+        {
+            for m in met {
+                if let Err(found) = judge.judge_read(m.before, m.new) {
+                    wrong = Some((*m, found));
+                    break;
+                }
+                trust = judge.leaned.take().map(|lean| (*m, lean)).or(trust);
+            }
+        }
+        if let Some((m, wrong)) = wrong {
+            let offset = m.at & OFFSET_MASK as u64;
+            return Err(self.convict(false, offset, CELL, m.new, u32::MAX, false, wrong));
+        }
+        if let Some((m, (wrote, before))) = trust {
+            self.lean(false, m.at, (m.new, false), (before, wrote), u32::MAX);
         }
         Ok(())
+    }
+
+    /// A tensor copy reads its map until it is done.
+    fn reads_map(&mut self, copy: Entry, lanes: u32) -> Result<(), Box<Report>> {
+        let address = std::mem::take(&mut self.warp.check.map_read);
+        if address == 0 {
+            return Ok(());
+        }
+        let flags = ASYNC | STRONG | 3 << SCOPE_SHIFT | 3 << SWIZZLE_SHIFT;
+        let entry = Entry { info: copy.info & !flags | TENSOR, ..copy };
+        self.touch_as(true, address, 128, entry, lanes, false)
+    }
+
+    /// An access comes after another only by what the chip does: advice.
+    #[cold]
+    fn lean(
+        &mut self,
+        global: bool,
+        address: u64,
+        (entry, write): (Entry, bool),
+        (before, wrote): (Entry, bool),
+        lanes: u32,
+    ) {
+        let space = if global { "global" } else { "shared" };
+        let verb = |write| if write { "write" } else { "read" };
+        let access = format!("{} at {space} address {address:#x}", verb(write));
+        let (why, hint) = if entry.is(SILENT) {
+            (
+                "puts there what is there already, and is not ordered after another access: a race to the letter, whatever the value",
+                "let one thread write it, or a barrier between the two",
+            )
+        } else if before.reads_map() {
+            (
+                "edits a tensor map while a copy through it may still be on its way",
+                "wait for the copy (its mbarrier, or its bulk group) before the map is edited again",
+            )
+        } else if before.of(Kind::Wgmma) {
+            (
+                "rests on one warp's wgmma.wait_group for another warp's share of the wgmma, which the manual does not promise",
+                "an arrival by each of the four warps, or a barrier of the warpgroup, behind wgmma.wait_group",
+            )
+        } else {
+            (
+                "rests on a volatile access, which is relaxed: nothing was released or acquired",
+                "fence.acq_rel of a scope that holds both before the store of the flag and after the loop that polls it, or st.release and ld.acquire",
+            )
+        };
+        self.advise(Class::Race, lanes, |core| {
+            (format!("{access} {why}"), Some(format!("{} by {}", verb(wrote), core.party(before))), hint)
+        });
     }
 
     /// Who a remembered access was, in words.

@@ -13,7 +13,10 @@
 //! | a release or a fence, then a strong store or atomic, scopes permitting | an acquire, or a strong load and then a fence, of that value |
 //! | a grid, and what it had learned of others that still run | the grids after it in its stream; a programmatic one only from `griddepcontrol.wait` on |
 //! | a tensor or bulk copy: its own bytes only, by `complete_tx` | who sees the phase complete |
-//! | `cp.async`, bulk stores, `wgmma` | who waits for their group (or for the mbarrier they arrive on) |
+//! | `cp.async`, bulk stores, a warp's share of a `wgmma` | who waits for their group (or for the mbarrier they arrive on) |
+//!
+//! Grids of different streams are ordered by events, by what the host has waited for and by what their kernels tell each other, never by
+//! having ended. `griddepcontrol.wait` tells the threads that execute it, and whom they tell.
 //!
 //! An asynchronous operation begins with what its issuer knows and its bytes are its own from that moment until the wait:
 //! whether the machine has moved them already plays no part, so one run judges all completion orders.
@@ -21,6 +24,17 @@
 //! An ordinary ("generic") write reaches the asynchronous proxy only through a proxy fence by somebody who knows of the
 //! write; two more clocks hold what has been fenced, for shared and for global memory. Completion of an asynchronous
 //! operation carries the fence the other way.
+//!
+//! # What is taken on trust
+//!
+//! Some order the chip keeps and the manual does not promise, and shipping kernels lean on it. Knowledge that rests on such order is kept
+//! apart ([`clock::Know::trusted`]); an access that needs it is advice ([`letter`](crate::Checks::letter)) with both parties named, not a race:
+//!
+//! * volatile accesses are relaxed at system scope (PTX ISA, `ld`); without fences around them they tell nothing;
+//! * a `wgmma` starts for each warp when that warp issues it: the warp reads its sixteen rows of A and all of B. A wait covers that
+//!   warp's share; that the other three warps' are done, too, is trust;
+//! * an unordered write of the value that is there already: a race to the letter, whatever the value;
+//! * a tensor map edited while a copy through it may still be on its way.
 //!
 //! # Lanes
 //!
@@ -39,12 +53,14 @@
 //! | 2 | lint: ordinary access, then an asynchronous write, a barrier but no proxy fence between | `ProxyFence`, with [`proxy_reuse`](crate::Checks::proxy_reuse) | `class_02_reuse_across_proxies_is_a_lint` |
 //! | 3 | no `wgmma.fence` after a register was touched | `WgmmaFence` | `class_03_missing_fence` |
 //! | 4 | accumulators or A registers touched before `wait_group` covers them, or never committed | `WgmmaInFlight` | `class_04_registers_before_the_wait` |
-//! | 5 | warps of a warpgroup that differ; operand overwritten while it is read; accumulators used by another shape | `PartialWarpgroup`, `WgmmaOperand`, `Race`, `WgmmaInFlight` | `class_05_warps_that_differ`, `class_01_and_05_operands_of_wgmma` |
+//! | 5 | warps of a warpgroup that differ; operand overwritten while it is read; accumulators used by another shape | `PartialWarpgroup`, `WgmmaOperand`, `Race`, `WgmmaInFlight` | `class_05_warps_that_differ`, `class_05_each_warp_starts_by_itself`, `class_01_and_05_operands_of_wgmma` |
+//! | | operands given back after one warp's wait, for all four | advice `Race` | `class_05_each_warp_waits_for_itself` |
 //! | 6 | mbarrier before init, after inval, twice initialised, ordinarily accessed, misaligned, count out of range, used by who need not know of init, waited for in a peer | `Mbarrier`, `Race`, `Misaligned`, `OutOfBounds` | `class_06_*` |
 //! | | no fence between init and a copy that completes on it | advice `ProxyFence` ([`letter`](crate::Checks::letter)): Triton's kernels have none | `class_06_initialised_without_a_fence` |
 //! | 7 | more arrivals than expected; an arrival in a phase although nobody has waited for the one before; `try_wait` that does not loop; wrong parity | `Mbarrier`; `Race` or `Uninitialised` where the bytes are touched (the hint names the wait), or `Deadlock` | `class_07_*` |
 //! | 8 | bytes expected that do not come, or come unexpected; a phase that ends before its copies; bytes touched before the wait | `Mbarrier`, `Deadlock`, `Race` | `class_08_*` |
 //! | 9 | sizes, alignments, maps that are none; a map edited on the device without `fence.proxy.tensormap` | `AsyncCopy`, `Misaligned`, `TensorMap`; `ProxyFence` | `class_08_and_09_tensor_copies`, `class_09_*` |
+//! | | a map edited before the copies through it are done | advice `Race` | `class_09_maps_edited_before_the_copy_is_done` |
 //! | 10 | source of a bulk store overwritten before `wait_group.read` and a barrier; result read after `.read` only | `BulkSourceOverwritten`, `Race` | `class_10_*`, `class_01_and_10_bulk_stores` |
 //! | | threads that exit without a wait for their bulk stores or `cp.async`s | advice `Lifetime`: the chip waits, and shipping kernels lean on it | `advice` |
 //! | 11 | a peer's memory touched before it has started, or although it may have ended; cluster barrier arrived at twice, or relaxed without a fence; copies and arrivals still on their way when a block ends | `Lifetime`, `Barrier`, `Race` | `class_11_*` |
@@ -52,7 +68,8 @@
 //! | | registers given that nobody takes | advice `Registers`: legal, and pointless | |
 //! | 13 | named barriers: number, count, counts that differ, two arrivals of a thread in one phase, `.red` with others, part of a warp | `Barrier`, `PartialWarp`, `Deadlock` | `class_13_*` |
 //! | 14 | `griddepcontrol.wait` missing before a read or an overwrite; or in the grid between | `GridDependency` | `class_14_*` |
-//! | 15 | flags between blocks and devices: relaxed, weak, or of too narrow a scope; copies not waited for before the flag | `Race`, `Scope` | `class_15_*` |
+//! | 15 | flags between blocks and devices: relaxed, weak, or of too narrow a scope; copies not waited for before the flag; events and waits of the host that are missing | `Race`, `Scope` | `class_15_*` |
+//! | | flags by volatile accesses, without fences | advice `Race` | `class_15_volatile_flags` |
 //! | 16 | descriptor whose rows leave shared memory, or whose swizzle is not the one a tensor copy wrote with | `OutOfBounds`, `WgmmaOperand` | `class_16_*` |
 //! | 17 | bounds, alignment, registers and bytes never written | `OutOfBounds`, `Misaligned`, `Uninitialised` | `class_17_*` |
 //! | 18 | `.sync` and `.aligned` with lanes absent; lanes that have not met; leaders; rows of `ldmatrix`; threads that left | `PartialWarp`, `Race`, `Misaligned`, `Deadlock` | `class_18_*` |
@@ -67,17 +84,14 @@
 //! # Limits
 //!
 //! An mbarrier's agent stands for all copies of a phase: two copies that overlap in one phase are not told apart, and
-//! neither are `wgmma`s of one warpgroup. A wait of any warp for its `wgmma`s covers the warpgroup's. Volatile loads count as
-//! acquires and volatile stores as releases, as shipping code has it. Grids of other streams are ordered by events, by what the host
-//! waited for and by what their kernels tell each other, not by having ended; when nothing is left to run, all is ordered. `griddepcontrol.wait` by any thread counts for its block. Host copies do not race. Of a peer's mbarrier it is only seen
+//! neither are the `wgmma`s of one warp. Host copies do not race. Of a peer's mbarrier it is only seen
 //! whether a wait for the last phase has happened, not whether the arrival comes after it: multicast copies order, but tell nothing.
-//! `fence.proxy.tensormap` acquires every map. A map may be edited again before its copies are done.
 //!
 //! # Cost
 //!
 //! Memory: 32 bytes for every 16 of shared memory of a resident block, and of every page of global memory that kernels touched;
-//! up to ten times that where lanes do not walk memory side by side. The machine forgets global memory whenever no grid is
-//! left. Nothing is done for instructions on registers only.
+//! up to ten times that where lanes do not walk memory side by side. The machine forgets global memory when no grid is
+//! left and the host has waited for all there were. Nothing is done for instructions on registers only.
 
 pub(crate) mod clock;
 mod hooks;
@@ -95,7 +109,7 @@ use clock::{Clock, Kind, Know, agent};
 use shadow::{BlockInfo, Pages, Shadow, View};
 
 pub(crate) use hooks::{strength, unmet};
-pub(crate) use shadow::SILENT;
+pub(crate) use shadow::{Met, SILENT};
 pub(crate) use sync::{completed_outside, left_behind};
 
 /// Scopes: block, cluster, device, system.
@@ -119,6 +133,8 @@ pub(crate) struct WarpCheck {
     epoch: u32,
     /// Something was accessed in it.
     dirty: bool,
+    /// The last moment of which all lanes know, when they have met.
+    met: u32,
     /// Every lane the warp began with.
     whole: u32,
     strands: Vec<Strand>,
@@ -139,6 +155,8 @@ pub(crate) struct WarpCheck {
     parted: usize,
     /// A release that was seen by an acquire outside its scope: here, and there (block number, instruction).
     narrow: Option<(usize, u32, usize)>,
+    /// Address of the tensor map in global memory of the copy that is being issued, or 0.
+    map_read: u64,
     /// A wait for an mbarrier that returned false and has not been repeated with success: its instruction and the offset.
     tried: Option<(usize, u32)>,
 }
@@ -289,21 +307,53 @@ pub(crate) struct SystemCheck {
     advised: std::collections::HashSet<(usize, usize, Class)>,
     /// Grids of each stream, as they began.
     streams: HashMap<usize, Vec<u32>>,
-    /// What ended blocks of each stream knew of grids of other streams: the next grid of the stream knows it too.
-    carried: HashMap<usize, Know>,
+    carried: Carried,
+}
+
+/// What the ended blocks of each stream knew of grids of other streams. By stream: its grids in order, each with what it and those
+/// before it knew; a later grid, and who waits for an event recorded behind that grid, knows it too.
+#[derive(Debug, Default)]
+struct Carried(HashMap<usize, Vec<(u32, Know)>>);
+
+impl Carried {
+    /// A block of a grid has ended, knowing this.
+    fn add(&mut self, stream: usize, grid: u32, know: impl Fn(&mut Know)) {
+        let line = self.0.entry(stream).or_default();
+        let at = line.partition_point(|(g, _)| *g < grid);
+        if line.get(at).is_none_or(|(g, _)| *g != grid) {
+            let before = at.checked_sub(1).map(|i| line[i].1.clone());
+            line.insert(at, (grid, before.unwrap_or_default()));
+        }
+        line[at..].iter_mut().for_each(|(_, known)| know(known));
+    }
+
+    /// What the grids of a stream below this number knew.
+    fn before(&self, stream: usize, grid: u32) -> Option<&Know> {
+        let line = self.0.get(&stream)?;
+        let at = line.partition_point(|(g, _)| *g < grid);
+        Some(&line[at.checked_sub(1)?].1)
+    }
 }
 
 /// Numbers of blocks that fit in an agent.
 const BLOCKS: usize = 1 << 18;
 
 impl SystemCheck {
-    /// Forgets memory when nothing runs that could race.
+    /// Has the host waited for every grid there was? `host`: the last grid of each stream that it has.
+    pub(crate) fn all_seen(&self, host: &Order) -> bool {
+        let seen = |(stream, line): (&usize, &Vec<u32>)| {
+            line.last().is_none_or(|last| host.get(stream).is_some_and(|grid| *grid >= *last as usize))
+        };
+        self.streams.iter().all(seen)
+    }
+
+    /// Forgets memory: nothing is left that could race.
     pub(crate) fn quiesce(&mut self) {
         self.pages.clear();
         self.told.clear();
         self.clusters.clear();
         self.streams.clear();
-        self.carried.clear();
+        self.carried.0.clear();
         self.early.clear();
         self.waited.clear();
         self.blocks.clear();
@@ -327,7 +377,7 @@ pub(crate) fn start_block(
         // Number 0 is nobody.
         check.pages.clear();
         check.told.clear();
-        check.carried.clear();
+        check.carried.0.clear();
         let nobody = BlockInfo {
             grid: u32::MAX,
             stream: usize::MAX,
@@ -352,7 +402,8 @@ pub(crate) fn start_block(
     // Grids of other streams that have ended, with nothing to say that they had to.
     for (stream, line) in &check.streams {
         let last = grid.after.get(stream).map_or(-1, |last| *last as i64);
-        for earlier in line.iter().filter(|g| **g as i64 > last && **g < own) {
+        let unordered = line.partition_point(|g| i64::from(*g) <= last);
+        for earlier in line[unordered..].iter().filter(|g| **g < own) {
             if *stream != grid.stream && !open.contains(earlier) {
                 open.push(*earlier);
             }
@@ -379,7 +430,12 @@ pub(crate) fn start_block(
     }
     Some(Box::new(BlockCheck {
         id,
-        view: Arc::new(View { next: own + 1, open }),
+        view: Arc::new(View {
+            next: own + 1,
+            open,
+            waited: Vec::new(),
+            wait: agent(id, Kind::Mbarrier, 0x3ff),
+        }),
         shadow: Shadow::new(grid.layout.end),
         mbarriers: HashMap::new(),
         unfenced: 0,
@@ -402,10 +458,12 @@ pub(crate) fn end_block(sys: &mut System, block: &Block) {
     }
     let blocks = &sys.check.blocks;
     let wanted = |id: u32| blocks.get(id as usize).is_some_and(|b| b.stream != stream);
-    let carried = sys.check.carried.entry(stream).or_default();
-    for strand in block.warps.iter().flat_map(|warp| &warp.check.strands) {
-        carried.join_of(&strand.know, wanted);
-    }
+    let grid = own.grid;
+    sys.check.carried.add(stream, grid, |known| {
+        for strand in block.warps.iter().flat_map(|warp| &warp.check.strands) {
+            known.join_of(&strand.know, wanted);
+        }
+    });
 }
 
 /// A block begins after the grids before it: it knows what they knew.
@@ -413,7 +471,9 @@ pub(crate) fn inherit(sys: &System, after: &Order, block: &mut Block) {
     if block.check.is_none() {
         return;
     }
-    for carried in after.keys().filter_map(|stream| sys.check.carried.get(stream)) {
+    let carried =
+        after.iter().filter_map(|(stream, last)| sys.check.carried.before(*stream, *last as u32 + 1));
+    for carried in carried {
         for strand in block.warps.iter_mut().flat_map(|warp| &mut warp.check.strands) {
             strand.know.join(carried);
         }

@@ -6,6 +6,8 @@
 //! readers it comes after. At most [`READERS`] unordered readers are kept: beyond that the oldest is forgotten, so a race
 //! against it may be missed, never invented.
 
+use std::cell::{Cell as Slot, RefCell};
+
 use super::clock::{Agent, Clock, Kind, Know, agent, block_of, inner_of};
 
 /// Readers remembered of one cell.
@@ -60,6 +62,16 @@ impl Entry {
         self.info & flag != 0
     }
 
+    /// Of this kind of agent?
+    pub(crate) fn of(self, kind: Kind) -> bool {
+        inner_of(self.agent).0 == kind as u32
+    }
+
+    /// A copy in flight that reads its tensor map.
+    pub(crate) fn reads_map(self) -> bool {
+        self.is(TENSOR) && !self.is(ASYNC)
+    }
+
     /// The entry for one of `parts` equal pieces.
     fn piece(self, index: u32, parts: u32) -> Entry {
         if !self.is(SPREAD) || self.agent >= LIVE {
@@ -95,12 +107,18 @@ pub(crate) struct View {
     /// Grids below this number, except those in `open`.
     pub(crate) next: u32,
     pub(crate) open: Vec<u32>,
+    /// Grids that a `griddepcontrol.wait` has seen end: for those who know of that wait.
+    pub(crate) waited: Vec<u32>,
+    /// Stands for that wait.
+    pub(crate) wait: Agent,
 }
 
 impl View {
-    /// Has the grid ended?
-    pub(crate) fn ended(&self, grid: u32) -> bool {
-        grid < self.next && !self.open.contains(&grid)
+    /// Has the grid ended, for somebody who knows this?
+    pub(crate) fn ended(&self, grid: u32, know: &Know) -> bool {
+        grid < self.next
+            && !self.open.contains(&grid)
+            && (!self.waited.contains(&grid) || know.unordered(self.wait, 1, 1) == 0)
     }
 }
 
@@ -131,6 +149,28 @@ pub(crate) struct Judge<'a> {
     pub(crate) lint: bool,
     /// The lanes that access (or issue the asynchronous access).
     pub(crate) lanes: u32,
+    /// An access that comes before the one judged only by what the chip does (true: a write).
+    pub(crate) leaned: Slot<Option<(bool, Entry)>>,
+    /// Judge nothing, and put down the writes met here.
+    pub(crate) met: Option<&'a Gather>,
+}
+
+/// Collects what reads meet.
+#[derive(Debug, Default)]
+pub(crate) struct Gather {
+    /// Where the reading has come.
+    pub(crate) at: Slot<u64>,
+    pub(crate) met: RefCell<Vec<Met>>,
+}
+
+/// Writes that a `wgmma` reads, to be judged for each warp.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Met {
+    /// Where the first of them is.
+    pub(crate) at: u64,
+    pub(crate) before: Entry,
+    /// The read; its mask is the warps that read this.
+    pub(crate) new: Entry,
 }
 
 /// What is wrong with an access.
@@ -167,11 +207,11 @@ impl Judge<'_> {
     fn ordered_slow(&self, entry: Entry, new: Entry, missing: u32) -> bool {
         let block = block_of(entry.agent);
         if block != block_of(self.own) {
-            return self.blocks.get(block as usize).is_none_or(|b| self.view.ended(b.grid));
+            return self.ended(block);
         }
         // One asynchronous agent keeps its own order, or its operations are the same instruction's.
         if entry.agent == new.agent && entry.agent != self.own {
-            return true;
+            return !entry.of(Kind::Wgmma) || entry.mask & !new.mask == 0;
         }
         if entry.agent != self.own {
             return false;
@@ -182,6 +222,38 @@ impl Judge<'_> {
         let same_instruction = entry.info & PC == new.info & PC && entry.epoch == new.epoch;
         let only_mine = self.lanes.is_power_of_two() && missing == self.lanes;
         same_lane || same_instruction || only_mine
+    }
+
+    /// Has the grid of a block ended, and do these lanes know?
+    fn ended(&self, block: u32) -> bool {
+        self.blocks.get(block as usize).is_none_or(|b| self.view.ended(b.grid, self.know))
+    }
+
+    /// Is it right that one access comes after another (`write`: a write)? Puts down what only the chip puts in order.
+    fn comes_after(&self, write: bool, entry: Entry, new: Entry) -> bool {
+        if self.ordered(entry, new) || self.both_strong(entry, new) {
+            return true;
+        }
+        let unordered = self.know.unordered(entry.agent, entry.mask.max(1), entry.epoch);
+        let leans = unordered == 0 || new.is(SILENT) || entry.reads_map();
+        if leans {
+            self.leaned.set(Some((write, entry)));
+        }
+        leans
+    }
+
+    /// Judges a read of what a write left.
+    pub(crate) fn judge_read(&self, before: Entry, new: Entry) -> Result<(), Wrong> {
+        if !Judge::trailing(before) && !self.comes_after(true, before, new) {
+            return Err(Wrong::AfterWrite(before));
+        }
+        if Judge::other_swizzle(before, new) {
+            return Err(Wrong::Swizzle(before));
+        }
+        if new.is(ASYNC) && !before.is(ASYNC) && self.proxies && !self.fenced(before) {
+            return Err(Wrong::Unfenced(before));
+        }
+        Ok(())
     }
 
     /// May two strong accesses meet unordered?
@@ -207,28 +279,40 @@ impl Judge<'_> {
 
     /// Did a tensor copy write these bytes with another swizzle than the `wgmma` that reads them has?
     fn other_swizzle(before: Entry, new: Entry) -> bool {
-        let (kind, reader) = (inner_of(before.agent).0, inner_of(new.agent).0);
-        reader == Kind::Wgmma as u32
-            && kind == Kind::Mbarrier as u32
+        new.of(Kind::Wgmma)
+            && before.of(Kind::Mbarrier)
             && before.is(TENSOR)
             && before.info >> SWIZZLE_SHIFT != new.info >> SWIZZLE_SHIFT
     }
 
     /// Is this the part of a tensor store that is not its own?
     fn trailing(entry: Entry) -> bool {
-        entry.is(TENSOR) && inner_of(entry.agent).0 == Kind::BulkWrite as u32
+        entry.is(TENSOR) && entry.of(Kind::BulkWrite)
     }
 
     /// Has a proxy fence passed this generic access on?
     fn fenced(&self, entry: Entry) -> bool {
         let block = block_of(entry.agent);
-        if block != block_of(self.own)
-            && self.blocks.get(block as usize).is_none_or(|b| self.view.ended(b.grid))
-        {
+        if block != block_of(self.own) && self.ended(block) {
             return true;
         }
         let clock: &Clock = if self.global { &self.know.global } else { &self.know.shared };
         clock.missing(entry.agent, if entry.mask == 0 { 1 } else { entry.mask }, entry.epoch) == 0
+    }
+}
+
+impl Gather {
+    /// Puts a write down that a read has met, with those of the same moment that the same warps read.
+    fn note(&self, before: Entry, new: Entry) {
+        let mut met = self.met.borrow_mut();
+        let same = |m: &&mut Met| {
+            let b = m.before;
+            (b.agent, b.epoch, b.info, m.new) == (before.agent, before.epoch, before.info, new)
+        };
+        match met.iter_mut().rev().find(same) {
+            Some(known) => known.before.mask |= before.mask,
+            None => met.push(Met { at: self.at.get(), before, new }),
+        }
     }
 }
 
@@ -350,23 +434,24 @@ impl Pool {
             if before.agent == LIVE {
                 return Err(Wrong::Mbarrier);
             }
-            let beside = Judge::trailing(before);
-            if (write || !beside)
-                && !judge.ordered(before, new)
-                && !judge.both_strong(before, new)
-                && !new.is(SILENT)
-            {
-                let wrong = if beside || Judge::trailing(new) { Wrong::Trailing } else { Wrong::AfterWrite };
+            if !write {
+                match judge.met {
+                    Some(gather) => gather.note(before, new),
+                    None => judge.judge_read(before, new)?,
+                }
+                self.add_reader(cell, new, judge);
+                return Ok(());
+            }
+            if !judge.comes_after(true, before, new) {
+                let beside = Judge::trailing(before) || Judge::trailing(new);
+                let wrong = if beside { Wrong::Trailing } else { Wrong::AfterWrite };
                 return Err(wrong(before));
             }
-            if !write && Judge::other_swizzle(before, new) {
-                return Err(Wrong::Swizzle(before));
-            }
             let generic = new.is(ASYNC) && !before.is(ASYNC);
-            if generic && judge.proxies && (!write || new.is(STRONG)) && !judge.fenced(before) {
+            if generic && judge.proxies && new.is(STRONG) && !judge.fenced(before) {
                 return Err(Wrong::Unfenced(before));
             }
-            if generic && judge.lint && write && !judge.fenced(before) {
+            if generic && judge.lint && !judge.fenced(before) {
                 return Err(Wrong::UnfencedReuse(before));
             }
         }
@@ -382,7 +467,7 @@ impl Pool {
                 _ => std::slice::from_ref(&cell.read),
             };
             for reader in readers {
-                if !judge.ordered(*reader, new) && !judge.both_strong(*reader, new) && !new.is(SILENT) {
+                if !judge.comes_after(false, *reader, new) {
                     return Err(Wrong::AfterRead(*reader));
                 }
                 if judge.lint && new.is(ASYNC) && !reader.is(ASYNC) && !judge.fenced(*reader) {
@@ -574,7 +659,7 @@ impl Pages {
     ) -> Option<Entry> {
         let lately = |_: bool, e: &Entry| {
             let writer = judge.blocks.get(block_of(e.agent) as usize);
-            writer.is_some_and(|b| !judge.view.ended(b.grid)) && wanted(e)
+            writer.is_some_and(|b| !judge.view.ended(b.grid, judge.know)) && wanted(e)
         };
         let mut at = from / CELL * CELL;
         while at < from + len {
@@ -610,7 +695,11 @@ pub(crate) fn describe(entry: Entry) -> String {
             format!("a bulk store of warp {warp} lanes {lanes}")
         }
         k if k == Kind::Mbarrier as u32 => "an asynchronous copy that completes on an mbarrier".into(),
-        _ => format!("a wgmma of warpgroup {index}"),
+        _ => format!(
+            "a wgmma of warps {} of warpgroup {}",
+            crate::report::lane_list(entry.mask << (index & 31)),
+            index / 4
+        ),
     }
 }
 

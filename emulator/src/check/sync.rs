@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::clock::{Kind, Know, agent, block_of};
-use super::shadow::{Entry, View, threads};
+use super::shadow::{Entry, threads};
 use super::{BlockCheck, Strand, Told, WarpCheck};
 use crate::exec::{Core, lanes};
 use crate::ir::{Scope, Semantics};
@@ -12,6 +12,11 @@ use crate::memory::RANK_SHIFT;
 use crate::report::{Class, Report};
 
 const OFFSET_MASK: u32 = (1 << RANK_SHIFT) - 1;
+
+/// The scope of a strong access: volatile ones reach the system.
+fn reach(sem: Semantics, scope: Scope) -> u32 {
+    if matches!(sem, Semantics::Volatile | Semantics::Mmio) { 3 } else { width(scope) }
+}
 
 /// A scope as a number that grows.
 pub(super) fn width(scope: Scope) -> u32 {
@@ -82,10 +87,9 @@ impl WarpCheck {
 
     /// The lanes of a mask meet.
     fn meet(&mut self, block: u32, warp: u32, mask: u32) {
-        if !self.dirty && self.strands.len() == 1 {
+        if !self.dirty && self.strands.len() == 1 && self.met == self.epoch - 1 {
             return;
         }
-        let dirty = self.dirty;
         let moment = self.close();
         if self.strands.len() > 1 {
             self.split(mask);
@@ -110,8 +114,9 @@ impl WarpCheck {
             });
             self.strands.insert(0, met);
         }
-        if dirty || self.strands.len() > 1 || mask == self.whole {
-            self.strands[0].know.seen.raise(threads(block, warp), mask, self.whole, moment);
+        self.strands[0].know.seen.raise(threads(block, warp), mask, self.whole, moment);
+        if mask == self.whole {
+            self.met = moment;
         }
     }
 }
@@ -124,7 +129,7 @@ impl Core<'_> {
     }
 
     /// Advice of this class for this instruction, unless it was given before.
-    fn advise(
+    pub(super) fn advise(
         &mut self,
         class: Class,
         lanes: u32,
@@ -251,10 +256,12 @@ impl Core<'_> {
             // Lanes that fence together fence each other's accesses too; whether they are ordered is another question.
             if shared {
                 know.shared.join(&know.seen);
+                know.shared.join(&know.trusted);
                 know.shared.raise(own, mask, whole, moment);
             }
             if global {
                 know.global.join(&know.seen);
+                know.global.join(&know.trusted);
                 know.global.raise(own, mask, whole, moment);
             }
         }
@@ -263,9 +270,8 @@ impl Core<'_> {
         }
     }
 
-    /// `fence.proxy.tensormap`: what was written is released for the tensor map proxy, or what was released is acquired.
-    /// (The manual's acquire speaks of 128 bytes; this one of every map.)
-    pub(crate) fn map_fence(&mut self, acquire: bool, mask: u32) {
+    /// `fence.proxy.tensormap` that releases: what was written, for the tensor map proxy.
+    pub(crate) fn map_release(&mut self, mask: u32) {
         let Some(check) = &self.block.check else { return };
         let own = threads(check.id, self.warp.index);
         let warp = &mut self.warp.check;
@@ -274,15 +280,24 @@ impl Core<'_> {
         let whole = warp.whole;
         for strand in warp.strands.iter_mut().filter(|s| s.mask & mask != 0) {
             let know = &mut strand.know;
-            if acquire {
-                know.map_acquired.join(&know.map_released);
-            } else {
-                know.map_released.join(&know.seen);
-                know.map_released.raise(own, mask, whole, moment);
-                if let Some((released, _)) = &mut strand.release {
-                    released.map_released.join(&know.map_released);
-                }
+            know.map_released.join(&know.seen);
+            know.map_released.join(&know.trusted);
+            know.map_released.raise(own, mask, whole, moment);
+            if let Some((released, _)) = &mut strand.release {
+                released.map_released.join(&know.map_released);
             }
+        }
+    }
+
+    /// `fence.proxy.tensormap` that acquires the map at a global address.
+    pub(crate) fn map_acquire(&mut self, address: u64, mask: u32) {
+        if !self.checking() {
+            return;
+        }
+        self.warp.check.split(mask);
+        for strand in self.warp.check.strands.iter_mut().filter(|s| s.mask & mask != 0) {
+            let know = &mut strand.know;
+            know.map_acquired.acquire(address, &know.map_released);
         }
     }
 
@@ -297,7 +312,7 @@ impl Core<'_> {
         for mbar in check.mbarriers.values_mut().filter(|m| !m.fenced) {
             let Some(init) = mbar.init else { continue };
             let mine = init.agent == own && init.mask & !mask == 0;
-            let known = strand.is_some_and(|s| s.know.seen.missing(init.agent, init.mask, init.epoch) == 0);
+            let known = strand.is_some_and(|s| s.know.unordered(init.agent, init.mask, init.epoch) == 0);
             if mine || known {
                 mbar.fenced = true;
                 check.unfenced -= 1;
@@ -359,16 +374,18 @@ impl Core<'_> {
         lanes: u32,
     ) {
         let Some(check) = &self.block.check else { return };
-        let scope = if matches!(sem, Semantics::Volatile | Semantics::Mmio) { 3 } else { width(scope) };
-        let releases = matches!(
-            sem,
-            Semantics::Release | Semantics::AcqRel | Semantics::Sc | Semantics::Volatile | Semantics::Mmio
-        );
+        let scope = reach(sem, scope);
+        let releases = matches!(sem, Semantics::Release | Semantics::AcqRel | Semantics::Sc);
         let mut know = Know::default();
         let mut widest = scope;
         if releases {
             self.warp.check.tell(check.id, self.warp.index, lanes, &mut know);
         } else {
+            if sem == Semantics::Volatile {
+                let mut all = Know::default();
+                self.warp.check.tell(check.id, self.warp.index, lanes, &mut all);
+                know.join_trusting(&all);
+            }
             for strand in self.warp.check.strands.iter().filter(|s| s.mask & lanes != 0) {
                 if let Some((told, fence)) = &strand.release {
                     know.join(told);
@@ -408,7 +425,7 @@ impl Core<'_> {
     ) {
         let Some(check) = &self.block.check else { return };
         let Some(told) = self.sys.check.told.get(&key(global, address)) else { return };
-        let scope = if matches!(sem, Semantics::Volatile | Semantics::Mmio) { 3 } else { width(scope) };
+        let scope = reach(sem, scope);
         let both = scope.min(told.scope);
         let blocks = &self.sys.check.blocks;
         let (own, other) = (blocks.get(check.id as usize), blocks.get(told.block as usize));
@@ -426,8 +443,13 @@ impl Core<'_> {
             self.warp.check.narrow = Some((self.pc, told.block, told.pc));
             return;
         }
-        if matches!(sem, Semantics::Relaxed | Semantics::Release) {
+        if matches!(sem, Semantics::Relaxed | Semantics::Release | Semantics::Volatile | Semantics::Mmio) {
             let know = told.know.clone();
+            if sem == Semantics::Volatile {
+                let mut trusting = Know::default();
+                trusting.join_trusting(&know);
+                self.warp.check.learn(lanes, &trusting);
+            }
             self.warp.check.split(lanes);
             for strand in self.warp.check.strands.iter_mut().filter(|s| s.mask & lanes != 0) {
                 strand.pending[between as usize].get_or_insert_with(Know::default).join(&know);
@@ -437,8 +459,8 @@ impl Core<'_> {
         }
     }
 
-    /// `griddepcontrol.wait` has returned.
-    pub(crate) fn grids_before_ended(&mut self) {
+    /// `griddepcontrol.wait` has returned, for some lanes: they know that the grids before have ended, and whom they tell.
+    pub(crate) fn grids_before_ended(&mut self, mask: u32) {
         let Some(check) = &mut self.block.check else { return };
         let infos = &self.sys.check.blocks;
         let Some(own) = infos.get(check.id as usize) else { return };
@@ -452,17 +474,17 @@ impl Core<'_> {
             }
         }
         self.sys.check.waited.insert(own.grid);
-        let before = |g: &u32| ended.contains(g);
-        let open: Vec<u32> = check.view.open.iter().copied().filter(|g| !before(g)).collect();
-        if open.len() != check.view.open.len() {
-            check.view = Arc::new(View { next: check.view.next, open });
+        if ended.iter().any(|g| check.view.open.contains(g)) {
+            let view = Arc::make_mut(&mut check.view);
+            view.waited.extend(view.open.iter().filter(|g| ended.contains(g)));
+            view.open.retain(|g| !ended.contains(g));
         }
-        if let Some(carried) = self.sys.check.carried.get(&own.stream) {
-            self.warp.check.learn(self.warp.live, carried);
-            for strand in self.block.warps.iter_mut().flat_map(|warp| &mut warp.check.strands) {
-                strand.know.join(carried);
-            }
+        let mut know = Know::default();
+        know.seen.raise(check.view.wait, 0, 1, 1);
+        if let Some(carried) = self.sys.check.carried.before(own.stream, own.grid) {
+            know.join(carried);
         }
+        self.warp.check.learn(mask, &know);
     }
 
     // Mbarriers.
@@ -526,7 +548,7 @@ impl Core<'_> {
                 .strands
                 .iter()
                 .filter(|s| s.mask & lanes != 0)
-                .all(|s| s.know.seen.missing(init.agent, init.mask, init.epoch) == 0);
+                .all(|s| s.know.unordered(init.agent, init.mask, init.epoch) == 0);
         let unfenced = asynchronous && letter && !mbar.fenced;
         if ordered && !unfenced {
             return Ok(());
@@ -843,11 +865,16 @@ impl Core<'_> {
         Ok(())
     }
 
-    /// `wgmma.wait_group`: operations before a sequence number are done.
+    /// `wgmma.wait_group`: this warp's share of operations before a sequence number is done. The manual promises no more; that the other
+    /// warps' shares are done as well is taken on trust, as shipping kernels take it that let one thread of a warpgroup arrive for all.
     pub(crate) fn wgmma_learn(&mut self, before: u64, mask: u32) {
         let Some(id) = self.block.check.as_ref().map(|c| c.id) else { return };
         let mut know = Know::default();
-        know.seen.raise(agent(id, Kind::Wgmma, self.warp.index / 4), 0, 1, before as u32);
+        let own = self.warp.index;
+        for warp in own / 4 * 4..own / 4 * 4 + 4 {
+            let clock = if warp == own { &mut know.seen } else { &mut know.trusted };
+            clock.raise(agent(id, Kind::Wgmma, warp), 0, 1, before as u32);
+        }
         self.warp.check.learn(mask, &know);
     }
 }
@@ -871,7 +898,7 @@ fn key(global: bool, address: u64) -> u64 {
 }
 
 fn know_is_empty(know: &Know) -> bool {
-    know.seen.len() == 0
+    know.seen.len() == 0 && know.trusted.len() == 0
 }
 
 /// The other half of [`Core::mbar_changed`], for completions that happen outside any instruction.
@@ -902,7 +929,7 @@ pub(crate) fn left_behind(
     block: &Block,
     check: &BlockCheck,
 ) -> Option<Box<Report>> {
-    let missing = |e: &Entry| check.ended.seen.missing(e.agent, e.mask.max(1), e.epoch) != 0;
+    let missing = |e: &Entry| check.ended.unordered(e.agent, e.mask.max(1), e.epoch) != 0;
     let copy = |e: &Entry| super::clock::inner_of(e.agent).0 == Kind::Mbarrier as u32;
     let arrival = check.mbarriers.iter().find_map(|(offset, mbar)| {
         let entry = mbar.remote.iter().find(|e| missing(e))?;

@@ -70,9 +70,7 @@ impl Core<'_> {
             return fail(self, Class::Misaligned, message);
         }
         let check = self.sys.config.checks.uninitialised;
-        if place == Place::Global {
-            self.touch_map(address, lanes)?;
-        }
+        self.touch_map(place == Place::Global, address, lanes)?;
         let bytes = match place {
             Place::Param => {
                 self.block.params.get(inside as usize..inside as usize + 128).ok_or(Trouble::OutOfBounds)

@@ -295,7 +295,7 @@ impl Core<'_> {
     }
 
     /// `griddepcontrol`
-    pub(super) fn griddepcontrol(&mut self, launch: bool) -> Flow {
+    pub(super) fn griddepcontrol(&mut self, launch: bool, mask: u32) -> Flow {
         if launch {
             self.block.released_dependents = true;
             self.sys.progress += 1;
@@ -304,7 +304,7 @@ impl Core<'_> {
         if !self.sys.prerequisites_done(self.block.grid) {
             return Flow::Park(Wait::Grid);
         }
-        self.grids_before_ended();
+        self.grids_before_ended(mask);
         Flow::Next
     }
 }

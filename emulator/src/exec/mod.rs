@@ -361,7 +361,7 @@ impl<'a> Core<'a> {
                 }
                 Ok(Flow::Next)
             }
-            Op::FenceProxy { kind, .. } => {
+            Op::FenceProxy { kind, addr } => {
                 use crate::ir::{ProxyFence, Space};
                 match kind {
                     ProxyFence::Async(None) => self.proxy_fence(true, true, mask),
@@ -370,11 +370,11 @@ impl<'a> Core<'a> {
                     // They order memory too, at their scope.
                     ProxyFence::TensorMapRelease(scope) => {
                         self.memory_fence(*scope, mask);
-                        self.map_fence(false, mask);
+                        self.map_release(mask);
                     }
                     ProxyFence::TensorMapAcquire(scope) => {
                         self.memory_fence(*scope, mask);
-                        self.map_fence(true, mask);
+                        self.acquire_maps(addr.as_ref(), mask);
                     }
                     _ => {}
                 }
@@ -415,7 +415,7 @@ impl<'a> Core<'a> {
             Op::WgmmaWait { groups } => self.wgmma_wait(*groups, mask),
             Op::Wgmma(wgmma) => self.wgmma(wgmma, mask),
             Op::SetMaxNReg { count, inc } => self.setmaxnreg(*count, *inc, mask),
-            Op::GridDepControl { launch } => Ok(self.griddepcontrol(*launch)),
+            Op::GridDepControl { launch } => Ok(self.griddepcontrol(*launch, mask)),
             Op::Mapa { dst, addr, rank, space } => self.mapa(*dst, addr, rank, *space, mask),
             Op::GetCtaRank { dst, addr, space } => self.getctarank(*dst, addr, *space, mask),
             Op::CreatePolicy { dst } => {

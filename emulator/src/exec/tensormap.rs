@@ -132,6 +132,20 @@ impl Core<'_> {
         Ok(Flow::Next)
     }
 
+    /// The maps that a `fence.proxy.tensormap::generic.acquire` names, for the checker.
+    pub(super) fn acquire_maps(&mut self, addr: Option<&Addr>, mask: u32) {
+        let Some(addr) = addr.filter(|_| self.checking()) else { return };
+        let addresses = self.addresses(addr, false);
+        let mut rest = mask;
+        while rest != 0 {
+            let map = addresses[rest.trailing_zeros() as usize];
+            let mut same = 0;
+            super::lanes::each(rest, |l| same |= ((addresses[l] == map) as u32) << l);
+            self.map_acquire(map, same);
+            rest &= !same;
+        }
+    }
+
     /// `tensormap.cp_fenceproxy`: one copy by the whole warp.
     pub(super) fn tensormap_copy(&mut self, dst: &Addr, src: &Addr, scope: Scope, mask: u32) -> Step {
         if let Some(flow) = self.whole_warp(mask, "tensormap.cp_fenceproxy")? {
@@ -146,7 +160,7 @@ impl Core<'_> {
         self.touch_lane(false, from[lane], BYTES.into(), lane as u32, false, 0)?;
         self.set_map_bytes(Place::Global, to[lane], &bytes, lane)?;
         self.memory_fence(scope, mask);
-        self.map_fence(false, mask);
+        self.map_release(mask);
         Ok(Flow::Next)
     }
 }

@@ -1,6 +1,7 @@
 //! `wgmma`: matrix products of a warpgroup, asynchronous.
 //!
-//! Each of the four warps issues the instruction for itself; the product runs once all four have, as one 64×N×K product.
+//! Each of the four warps issues the instruction for itself; the product runs once all four have, as one 64×N×K product. (For the
+//! checker each warp has its own share, which starts when that warp issues it: `.sync` holds the lanes of a warp together, nothing the warps.)
 //! The n-th `wgmma` of every warp of a warpgroup must be the same instruction with the same descriptors. Until a
 //! `wait_group` covers it, an operation owns its registers: the results appear as late as the completion policy allows, and
 //! any other access is reported ([`super::product`] computes). `wgmma.fence` must stand between other accesses and the first `wgmma` that uses a register;
@@ -60,10 +61,11 @@ impl Core<'_> {
         }
         let seq = self.warp.wgmma_issued;
         let state = &self.block.warpgroups[group];
-        let first = seq == state.done + state.ops.len() as u64;
-        self.join(seq, WgmmaOp { pc: self.pc, seen: 0, a_desc, b_desc, scale_d }, mask)?;
-        if first && self.checking() {
-            self.touch_wgmma(wgmma, a_desc, b_desc, wgmma.a_type.bytes(), seq)?;
+        let at = (seq - state.done) as usize;
+        let first = at == state.ops.len();
+        self.join(seq, WgmmaOp { pc: self.pc, seen: 0, a_desc, b_desc, scale_d, met: Vec::new() }, mask)?;
+        if self.checking() {
+            self.touch_wgmma(wgmma, (a_desc, b_desc), seq, (at, first))?;
         }
         self.warp.wgmma_issued += 1;
         if self.sys.config.checks.wgmma {

@@ -141,6 +141,8 @@ pub(crate) struct WgmmaOp {
     pub(crate) a_desc: u64,
     pub(crate) b_desc: u64,
     pub(crate) scale_d: bool,
+    /// For the checker: the writes that B comes from.
+    pub(crate) met: Vec<crate::check::Met>,
 }
 
 /// Four warps.

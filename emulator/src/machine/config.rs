@@ -114,7 +114,8 @@ pub enum Schedule {
     RoundRobin,
     /// A random warp of a random block, preempted at random after any memory, barrier or asynchronous instruction.
     Random,
-    /// As [`Schedule::Random`], but one warp, or one whole block, chosen by the seed, runs only when nobody else gets on.
+    /// As [`Schedule::Random`], but one warp, one whole block, or all blocks of one device of several, chosen by the seed, run only when
+    /// nobody else gets on.
     Starve,
     /// As [`Schedule::Random`], but each device has a speed of its own, up to 64 times apart, and another one from time to time.
     Uneven,
@@ -163,7 +164,8 @@ pub struct Checks {
     /// What works on the chip, yet against the letter of the manual, goes to [`crate::Machine::advice`] and stops nothing: copies that
     /// complete on an mbarrier whose initialisation no fence has shown to the asynchronous proxy; threads that exit without waiting for
     /// their bulk stores or `cp.async`s; registers that `setmaxnreg` gives and nobody takes; lanes that come to an `.aligned` instruction
-    /// with only the compiler to bring them together.
+    /// with only the compiler to bring them together; flags by volatile accesses without fences; operands given back after one warp's wait for a
+    /// `wgmma` of four; unordered writes of the value that is there already; tensor maps edited before the copies through them are done.
     pub letter: bool,
     /// Lint, off in [`Checks::all`]: asynchronous writes over bytes that were accessed ordinarily, with a barrier between but no
     /// proxy fence. The memory model asks for one, shipping kernels do without.

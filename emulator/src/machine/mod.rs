@@ -365,6 +365,13 @@ impl Machine {
         Ok(())
     }
 
+    /// Drops what the checker remembers, if nothing runs and the host has waited for all that did: nothing is left that could race.
+    fn forget(&mut self) {
+        if self.sys.grids.is_empty() && self.sys.check.all_seen(&self.host) {
+            self.sys.check.quiesce();
+        }
+    }
+
     /// The fault that stopped the machine, if any.
     fn outcome(&self) -> Result<(), Fault> {
         self.fault.clone().map_or(Ok(()), Err)

@@ -52,22 +52,34 @@ impl Machine {
                 }
             }
             Schedule::Random | Schedule::Starve | Schedule::Uneven => {
+                // A victim runs when all others wait, poll or have ended.
                 let victim = self.victim(&live);
                 self.change_pace();
                 for _ in 0..live.len() {
                     let slot = self.pick(&live);
                     if self.blocks[slot].as_ref().is_some_and(|b| !b.done()) {
                         let pick = self.sys.rng.next() as usize;
-                        if victim.is_some_and(|v| self.starves(v, slot, pick)) {
+                        if victim.as_ref().is_some_and(|v| self.starves(v, slot, pick)) {
                             continue;
                         }
                         worked |= self.visit(slot, Some(pick))?;
                     }
                 }
-                if let Some((slot, warp)) = victim
-                    && self.sys.progress == progress
-                {
-                    worked |= self.visit(slot, warp)?;
+                if let Some(victim) = victim.filter(|_| !worked && self.sys.progress == progress) {
+                    // Chance may have picked only the victim: all the others first.
+                    for slot in &live {
+                        let warps = self.blocks[*slot].as_ref().map_or(0, |b| b.warps.len());
+                        for warp in 0..warps {
+                            if !self.starves(&victim, *slot, warp) {
+                                worked |= self.visit(*slot, Some(warp))?;
+                            }
+                        }
+                    }
+                    if !worked && self.sys.progress == progress {
+                        for slot in victim.0 {
+                            worked |= self.visit(slot, victim.1)?;
+                        }
+                    }
                 }
                 if self.sys.steps == steps && self.sys.progress == progress {
                     // Nobody who was picked could move: ask everybody before drawing conclusions.
@@ -119,22 +131,27 @@ impl Machine {
         }
     }
 
-    /// Who is starved: a block, or one of its warps.
-    fn victim(&self, live: &[usize]) -> Option<(usize, Option<usize>)> {
+    /// Who is starved: a block, one of its warps, or all blocks of a device.
+    fn victim(&self, live: &[usize]) -> Option<(Vec<usize>, Option<usize>)> {
         if self.sys.config.schedule != Schedule::Starve {
             return None;
         }
         // The seed decides; its low bits also drive the random numbers, which does no harm.
         let seed = self.sys.config.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let slot = live[seed as usize / 2 % live.len()];
+        let device_of = |slot: usize| self.blocks[slot].as_ref().map(|b| b.device);
+        let device = device_of(slot);
+        if seed % 8 < 3 && live.iter().any(|other| device_of(*other) != device) {
+            return Some((live.iter().copied().filter(|other| device_of(*other) == device).collect(), None));
+        }
         let warps = self.blocks[slot].as_ref().map_or(1, |b| b.warps.len());
-        Some((slot, seed.is_multiple_of(2).then_some(seed as usize / 64 % warps)))
+        Some((vec![slot], seed.is_multiple_of(2).then_some(seed as usize / 64 % warps)))
     }
 
     /// Would this pick run the victim?
-    fn starves(&self, (victim, warp): (usize, Option<usize>), slot: usize, pick: usize) -> bool {
+    fn starves(&self, (victims, warp): &(Vec<usize>, Option<usize>), slot: usize, pick: usize) -> bool {
         let warps = self.blocks[slot].as_ref().map_or(1, |b| b.warps.len());
-        slot == victim && warp.is_none_or(|w| w == pick % warps)
+        victims.contains(&slot) && warp.is_none_or(|w| w == pick % warps)
     }
 
     /// Nothing moved in a whole pass.
@@ -224,7 +241,7 @@ impl Machine {
 
     /// Runs the warps of a block: all in turns, or the one picked. True if any did more than poll.
     fn visit(&mut self, slot: usize, pick: Option<usize>) -> Result<bool, Box<Report>> {
-        let Some(mut block) = self.blocks[slot].take() else { return Ok(false) };
+        let Some(mut block) = self.blocks[slot].take_if(|block| !block.done()) else { return Ok(false) };
         self.sys.global.set_reach(self.sys.reach[block.device]);
         let program = block.program.clone();
         let (device, sm) = (block.device, block.sm);
@@ -233,9 +250,10 @@ impl Machine {
             None => run_block(&mut self.sys, &mut block, &mut self.blocks, &program),
             Some(pick) => {
                 let warp = pick % block.warps.len();
+                let ran = !block.warps[warp].done();
                 let budget = 1 + self.sys.rng.below(64) as u32;
                 run_warp(&mut self.sys, &mut block, &mut self.blocks, &program, warp, budget)
-                    .map(|stop| stop == Stop::Quantum || stop == Stop::Exited)
+                    .map(|stop| ran && (stop == Stop::Quantum || stop == Stop::Exited))
             }
         };
         if self.crowded[device] {
@@ -279,9 +297,6 @@ impl Machine {
             if grid.complete() {
                 let (stream, workspace) = (grid.stream, grid.workspace);
                 self.sys.grids.remove(&id);
-                if self.sys.grids.is_empty() {
-                    self.sys.check.quiesce();
-                }
                 self.streams[stream].queue.retain(|work| !matches!(work, Work::Grid(grid) if *grid == id));
                 if workspace != 0 {
                     self.sys.global.free(workspace);

@@ -208,12 +208,14 @@ impl Machine {
         if let Some(stream) = self.streams.get(stream.0 as usize) {
             join(&mut self.host, &stream.order);
         }
+        self.forget();
     }
 
     fn host_saw_event(&mut self, event: EventId) {
         if let Some(event) = self.events.get(event.0 as usize) {
             join(&mut self.host, &event.order);
         }
+        self.forget();
     }
 
     fn reached(&self, event: EventId) -> bool {

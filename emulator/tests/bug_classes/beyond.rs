@@ -95,11 +95,24 @@ fn launches_that_cannot_be() {
 }
 
 #[test]
-fn the_same_value_by_several_is_no_race() {
-    let body = "mov.u32 %f, box; st.shared.b32 [%f], 7; bar.sync 0; ld.shared.b32 %c, [%f]; ret;";
+fn the_same_value_by_several_is_advice() {
+    let decl = ".shared .align 16 .b32 box[4];";
+    let body = "mov.u32 %f, box;\n@@ st.shared.b32 [%f], 7;\nbar.sync 0; ld.shared.b32 %c, [%f]; ret;";
     for config in configs() {
-        assert_eq!(run(config, ".shared .align 16 .b32 box[4];", body, blocks(1, 64)).0, None);
+        let (found, advice) = run(config.clone(), decl, &body.replace("@@", ""), blocks(1, 64));
+        assert_eq!(found, None);
+        assert!(advice.len() == 1 && advice[0].starts_with("st.shared.b32"), "{advice:?}");
+        assert!(advice[0].contains("whatever the value"), "{advice:?}");
+        assert!(advice[0].contains("write by warp"), "{advice:?}");
+        // One instruction of one warp, or one thread, has nobody to race with.
+        for (alone, threads) in [("", 32), ("@%first", 64)] {
+            let body = body.replace("@@", alone);
+            assert_eq!(run(config.clone(), decl, &body, blocks(1, threads)), (None, vec![]));
+        }
     }
+    let (found, advice) = run(config(), "", "st.global.b32 [%out], 7; ret;", blocks(2, 32));
+    assert_eq!(found, None);
+    assert!(advice.len() == 1 && advice[0].contains("block (0,0,0) warp 0"), "{advice:?}");
 }
 
 #[test]

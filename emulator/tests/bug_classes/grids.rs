@@ -282,3 +282,171 @@ end:
         blocks(2, 32),
     );
 }
+
+/// To the manual a volatile access is a relaxed one. The chip makes it work, so that a flag without fences is advice.
+#[test]
+fn class_15_volatile_flags() {
+    let (store, load) = ("st.volatile.global.b32 [%out], 1;", "ld.volatile.global.b32 %c, [%out];");
+    let fence = "fence.acq_rel.gpu;";
+    let body = |before: &str, after: &str| flag(&format!("{before} {store}"), load, after);
+    for config in configs() {
+        for (before, after) in [("", ""), (fence, ""), ("", fence)] {
+            let (found, advice) = run(config.clone(), "", &body(before, after), blocks(2, 32));
+            assert_eq!(found, None);
+            assert!(advice.len() == 1 && advice[0].starts_with("ld.global.b32 %a"), "{advice:?}");
+            assert!(advice[0].contains("rests on a volatile access"), "{advice:?}");
+            assert!(advice[0].contains("write by block (0,0,0) warp 0 lanes 0 at test.ptx"), "{advice:?}");
+        }
+        assert_eq!(run(config, "", &body(fence, fence), blocks(2, 32)), (None, vec![]));
+    }
+    // What is known on trust travels: a barrier passes it on, and it stays trust.
+    let told = "
+    @%p bra reader;
+    @!%first bra end;
+    st.global.b32 [%out+4], 42;
+    st.volatile.global.b32 [%out], 1;
+    bra end;
+reader:
+    @!%first bra met;
+again:
+    ld.volatile.global.b32 %c, [%out];
+    setp.eq.u32 %p, %c, 0;
+    @%p bra again;
+    @@
+met:
+    bar.sync 0;
+    ld.global.b32 %a, [%out+4];
+end:
+    ret;";
+    let told = format!("setp.ne.u32 %p, %cta, 0; {told}").replace("st.volatile", "@1 st.volatile");
+    let (found, advice) = run(config(), "", &told.replace("@@", "").replace("@1", ""), blocks(2, 64));
+    assert_eq!(found, None);
+    assert!(advice.iter().any(|a| a.starts_with("ld.global.b32 %a")), "{advice:?}");
+    let (found, advice) = run(config(), "", &told.replace("@@", fence).replace("@1", fence), blocks(2, 64));
+    assert_eq!(found, None);
+    assert!(!advice.iter().any(|a| a.contains("volatile")), "{advice:?}");
+}
+
+/// The wait counts for the threads that execute it, and for those they tell.
+#[test]
+fn class_14_a_wait_by_one_thread() {
+    let body = "
+    mad.wide.u32 %at, %tid, 4, %out;
+    griddepcontrol.launch_dependents;
+    @%first griddepcontrol.wait;
+    @@
+    st.global.b32 [%at], %tid;
+    ret;";
+    let run = |text: &str| {
+        let mut bench = Bench::new(&module(1, "", &format!("{REGS}{}", body.replace("@@", text))));
+        let out = bench.words(&[0; 64]);
+        for _ in 0..2 {
+            let launch = Launch { params: out.to_le_bytes().to_vec(), programmatic: true, ..blocks(1, 64) };
+            bench.machine.launch(bench.stream, bench.module, "k", &launch).unwrap();
+        }
+        bench.machine.synchronize(bench.stream).err().map(|f| *f.report)
+    };
+    let report = run("").unwrap();
+    assert_eq!(report.class, Class::GridDependency, "{report}");
+    assert!(report.place.ptx_text.contains("st.global.b32 [%at]"), "{report}");
+    assert_eq!(run("bar.sync 0;"), None);
+}
+
+/// Two kernels in turns: one writes a word, the other reads it.
+const TURNS: &str = "
+    ld.param.u64 %x, [p1];
+    setp.ne.u64 %p, %x, 0;
+    @!%first bra end;
+    @%p bra read;
+    st.global.b32 [%out], 1;
+    bra end;
+read:
+    ld.global.b32 %c, [%out+@@];
+end:
+    ret;";
+
+/// That a grid has ended orders nothing: the host has to have waited for it.
+#[test]
+fn class_15_a_wait_of_the_host_that_is_missing() {
+    let run = |waits: bool| {
+        let mut bench = Bench::new(&module(2, "", &format!("{REGS}{}", TURNS.replace("@@", "0"))));
+        let out = bench.words(&[0; 64]);
+        let other = bench.machine.create_stream(0);
+        let launch = |role: u64, at: u64| {
+            let params = [at, role].iter().flat_map(|v| v.to_le_bytes()).collect();
+            Launch { params, ..blocks(1, 32) }
+        };
+        // The writer on one stream, something unrelated on the other; both end before the host comes back.
+        bench.machine.launch(bench.stream, bench.module, "k", &launch(0, out)).unwrap();
+        bench.machine.launch(other, bench.module, "k", &launch(0, out + 128)).unwrap();
+        bench.machine.synchronize(other).unwrap();
+        if waits {
+            bench.machine.synchronize(bench.stream).unwrap();
+        }
+        bench.machine.launch(other, bench.module, "k", &launch(1, out)).unwrap();
+        bench.machine.synchronize(other).err().map(|f| *f.report)
+    };
+    let report = run(false).unwrap();
+    assert_eq!(report.class, Class::Race, "{report}");
+    assert!(report.place.ptx_text.contains("ld.global.b32 %c"), "{report}");
+    assert!(report.other.unwrap().contains("st.global.b32 [%out], 1"));
+    assert_eq!(run(true), None);
+}
+
+/// An event carries what the grids before it had learned, not what later ones of its stream have.
+#[test]
+fn class_15_an_event_recorded_too_early() {
+    let body = "
+    ld.param.u64 %x, [p1];
+    @!%first bra end;
+    setp.eq.u64 %p, %x, 0;
+    @%p bra end;
+    setp.eq.u64 %p, %x, 1;
+    @%p bra write;
+    setp.eq.u64 %p, %x, 3;
+    @%p bra read;
+again:
+    ld.acquire.gpu.global.b32 %c, [%out];
+    setp.eq.u32 %p, %c, 0;
+    @%p bra again;
+    bra end;
+write:
+    st.global.b32 [%out+4], 42;
+    st.release.gpu.global.b32 [%out], 1;
+    bra end;
+read:
+    ld.global.b32 %a, [%out+4];
+end:
+    ret;";
+    let run = |early: bool| {
+        let mut bench = Bench::new(&module(2, "", &format!("{REGS}{body}")));
+        let out = bench.words(&[0; 64]);
+        let (reads, writes) = (bench.machine.create_stream(0), bench.machine.create_stream(0));
+        let event = bench.machine.create_event();
+        let enqueue = |bench: &mut Bench, stream, role: u64| {
+            let params = [out, role].iter().flat_map(|v| v.to_le_bytes()).collect();
+            bench.machine.launch(stream, bench.module, "k", &Launch { params, ..blocks(1, 32) }).unwrap();
+        };
+        let (nothing, write, acquire, read) = (0, 1, 2, 3);
+        let learns = bench.stream;
+        enqueue(&mut bench, writes, write);
+        enqueue(&mut bench, learns, nothing);
+        if early {
+            bench.machine.record_event(learns, event).unwrap();
+        }
+        enqueue(&mut bench, learns, acquire);
+        if !early {
+            bench.machine.record_event(learns, event).unwrap();
+        }
+        bench.machine.wait_event(reads, event).unwrap();
+        for role in [nothing, nothing, nothing, read] {
+            enqueue(&mut bench, reads, role);
+        }
+        bench.machine.synchronize(reads).err().map(|f| *f.report)
+    };
+    let report = run(true).unwrap();
+    assert_eq!(report.class, Class::Race, "{report}");
+    assert!(report.place.ptx_text.contains("ld.global.b32 %a"), "{report}");
+    assert!(report.other.unwrap().contains("st.global.b32 [%out+4], 42"));
+    assert_eq!(run(false), None);
+}

@@ -265,6 +265,48 @@ again:
         assert!(report.place.ptx_text.contains("cp.async.bulk.tensor"), "{report}");
         assert!(report.other.unwrap().contains("tensormap.replace"));
     }
+    // The acquire names one map.
+    let report = run(release, "fence.proxy.tensormap::generic.acquire.gpu [%out], 128;").unwrap();
+    assert_eq!(report.class, Class::ProxyFence, "{report}");
+}
+
+/// A copy reads its map until it is done. Shipping kernels edit it earlier: advice.
+#[test]
+fn class_09_maps_edited_before_the_copy_is_done() {
+    let body = "
+    .reg .b64 %map;
+    mov.u32 %bar, full;
+    mov.u32 %box, box;
+    ld.param.u64 %map, [p1];
+    @%first mbarrier.init.shared::cta.b64 [%bar], 1;
+    fence.proxy.async.shared::cta;
+    bar.sync 0;
+    @!%first bra end;
+    mbarrier.arrive.expect_tx.shared::cta.b64 _, [%bar], 1024;
+    cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%box], [%map, {0, 0}], [%bar];
+    @1
+again:
+    mbarrier.try_wait.parity.shared::cta.b64 %p, [%bar], 0;
+    @!%p bra again;
+    @2
+end:
+    ret;";
+    let edit = "tensormap.replace.tile.global_address.global.b1024.b64 [%map], %out;";
+    let run = |early: &str, late: &str| {
+        let body = format!("{REGS}{}", body.replace("@1", early).replace("@2", late));
+        let decl = ".shared .align 1024 .b8 box[1024]; .shared .align 8 .b64 full;";
+        let mut bench = Bench::new(&module(2, decl, &body));
+        let out = bench.bytes(&[0; 4096]);
+        let map = matrix_map(DataType::U32, out, [32, 32], [32, 8], Swizzle::B128);
+        let map = bench.bytes(&map);
+        bench.run(1, 32, &[out, map]).unwrap();
+        bench.machine.advice().to_vec()
+    };
+    assert_eq!(run("", edit), []);
+    let advice = run(edit, "");
+    assert_eq!(advice.len(), 1);
+    assert!(advice[0].place.ptx_text.contains("tensormap.replace"), "{}", advice[0]);
+    assert!(advice[0].other.as_ref().unwrap().contains("cp.async.bulk.tensor"), "{}", advice[0]);
 }
 
 /// What a bulk store writes is there for others after `wait_group`, not after `wait_group.read`.

@@ -271,3 +271,24 @@ end:
     );
     assert!(report.message.contains("32 of 64 threads"), "{report}");
 }
+
+/// What a fence or an arrival stands between is met all the same: the lanes know of each other's accesses before it.
+#[test]
+fn class_18_a_fence_before_the_lanes_meet() {
+    let body = "
+    mov.u32 %box, box;
+    mad.lo.u32 %a, %tid, 4, %box;
+    st.shared.b32 [%a], %tid;
+    fence.proxy.async.shared::cta;
+    @@
+    @%first ld.shared.b32 %c, [%box+124];
+    ret;";
+    twins(
+        Class::Race,
+        ("ld.shared.b32 %c", "warp 0 lanes 31"),
+        ".shared .align 16 .b32 box[32];",
+        body,
+        ("", "bar.warp.sync 0xffffffff;"),
+        blocks(1, 32),
+    );
+}

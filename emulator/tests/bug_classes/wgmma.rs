@@ -219,7 +219,7 @@ fn class_01_and_05_operands_of_wgmma() {
     );
     twins(
         Class::Race,
-        ("st.shared.b32 [%a], 1", "a wgmma of warpgroup 0"),
+        ("st.shared.b32 [%a], 1", "of warpgroup 0"),
         decl,
         &both(fence, "@@"),
         ("", wait),
@@ -259,4 +259,66 @@ fn class_01_operands_by_cp_async() {
         ("", "fence.proxy.async.shared::cta;"),
         blocks(1, 128),
     );
+}
+
+/// Stores at `%a`, which is chosen by `@1`; a rendezvous of the warps, or none (`@2`); a `wgmma` that reads 64 rows of A, sixteen for
+/// each warp, and eight of B; then whatever `@3` is.
+const SHARES: &str = "
+    .reg .b32 %r0, %r1, %r2, %r3;
+    .reg .b64 %da, %db;
+    .reg .pred %rear;
+    setp.ge.u32 %rear, %tid, 32;
+    mov.u32 %box, tiles;
+    mad.lo.u32 %a, %tid, 16, %box;
+    st.shared.v4.b32 [%a+2048], {0, 0, 0, 0};
+    fence.proxy.async.shared::cta;
+    bar.sync 0;
+    @1
+    st.shared.v4.b32 [%a], {0, 0, 0, 0};
+    fence.proxy.async.shared::cta;
+    @2
+    shr.u32 %b, %box, 4;
+    or.b32 %b, %b, 524288;
+    mov.b64 %da, {%b, 16};
+    add.u32 %b, %b, 128;
+    mov.b64 %db, {%b, 16};
+    wgmma.fence.sync.aligned;
+    wgmma.mma_async.sync.aligned.m64n8k32.f32.e4m3.e4m3 {%r0, %r1, %r2, %r3}, %da, %db, 0, 1, 1;
+    wgmma.commit_group.sync.aligned;
+    wgmma.wait_group.sync.aligned 0;
+    @3
+    ret;";
+
+const SHARED_TILES: &str = ".shared .align 128 .b8 tiles[4096];";
+
+/// Each warp reads its own rows of A, from the moment it issues the `wgmma` itself: nothing makes the four warps meet.
+#[test]
+fn class_05_each_warp_starts_by_itself() {
+    let body = |at: &str, meet: &str| SHARES.replace("@1", at).replace("@2", meet).replace("@3", "");
+    let lines = ["wgmma.mma_async", "st.shared.v4.b32 [%a], {0, 0, 0, 0}"];
+    for config in configs() {
+        assert_eq!(run(config, SHARED_TILES, &body("", ""), blocks(1, 128)), (None, vec![]));
+    }
+    // The rows of another warp; and a barrier that only one of the warps waits at.
+    let other = "xor.b32 %a, %tid, 32; mad.lo.u32 %a, %a, 16, %box;";
+    let half = "@%rear bar.arrive 1, 128; @!%rear bar.sync 1, 128;";
+    for bug in ["", half] {
+        let body = body(other, "@@");
+        either(&[Class::Race], lines, SHARED_TILES, &body, (bug, "bar.sync 0;"), blocks(1, 128));
+    }
+}
+
+/// A wait covers the share of the warp that waits; that the others are done is advice.
+#[test]
+fn class_05_each_warp_waits_for_itself() {
+    let store = "@%first st.shared.b32 [%box+2048], 1;";
+    let body =
+        |meet: &str| SHARES.replace("@1", "").replace("@2", "").replace("@3", &format!("{meet} {store}"));
+    for config in configs() {
+        assert_eq!(run(config, SHARED_TILES, &body("bar.sync 0;"), blocks(1, 128)), (None, vec![]));
+    }
+    let (found, advice) = run(config(), SHARED_TILES, &body(""), blocks(1, 128));
+    assert_eq!(found, None);
+    assert!(advice.len() == 1 && advice[0].starts_with(store), "{advice:?}");
+    assert!(advice[0].contains("read by a wgmma of warps 0-3 of warpgroup 0 at test.ptx"), "{advice:?}");
 }

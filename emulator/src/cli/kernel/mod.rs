@@ -44,6 +44,7 @@ usage: hadal-emulator run FILE.ptx [OPTION …]
   --args FILE.toml            options from a file, by the same names: grid = [4, 1, 1], json = true, args = [\"u32:7\", …]
   --device NAME               h100 (also h100-pcie, h200, h800, h20: they differ in SMs)
   --sms N                     SMs of the device
+  --resident N                blocks resident at once (but always one cluster); as many as fit
   --schedule S                round-robin, random, starve (random, but one warp or block comes last), uneven (random, devices at
                               different speeds); `run`: round-robin, `check`: random, every fourth starve
   --completion C              when asynchronous copies land: eager, latest, random; `run`: latest, `check`: all in turn

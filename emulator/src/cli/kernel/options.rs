@@ -160,7 +160,8 @@ impl Options {
                     words.next();
                 }
                 "--entry" | "--grid" | "--block" | "--cluster" | "--shared" | "--arg" | "--device"
-                | "--sms" | "--schedule" | "--completion" | "--seed" | "--seeds" | "--limit" => {
+                | "--sms" | "--resident" | "--schedule" | "--completion" | "--seed" | "--seeds"
+                | "--limit" => {
                     let value = words.next().ok_or_else(|| format!("{name}: a value is missing"))?;
                     self.set(name, value, sms)?;
                 }
@@ -183,6 +184,10 @@ impl Options {
             "--sms" => match small(name, value)? {
                 n @ 1..=1024 => *sms = Some(n),
                 _ => return Err(one_of("1 to 1024")),
+            },
+            "--resident" => match small(name, value)? {
+                0 => return Err(one_of("1 or more")),
+                n => self.config.resident_blocks = Some(n),
             },
             "--schedule" => {
                 self.schedule = Some(match value {

@@ -13,7 +13,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::cuda_table::{self as table, Code, Handle, Table};
-use super::driver::{Attribute, Driver, Image, RawEvent, RawFunction, RawModule, RawStream};
+use super::driver::{
+    Attribute, Driver, Image, RawEvent, RawFunction, RawGraph, RawGraphExec, RawModule, RawStream,
+};
 use super::launch::{LaunchConfig, ParamBuffer};
 use super::map::{TensorMap, TensorMapSpec};
 use crate::error::{Error, Result};
@@ -391,6 +393,50 @@ impl Driver for CudaDriver {
         let code = unsafe { (self.table.event_elapsed)(&mut milliseconds, handle(start.0), handle(end.0)) };
         self.check("cuEventElapsedTime", code)?;
         Ok(milliseconds)
+    }
+
+    unsafe fn begin_capture(&self, device: u32, stream: RawStream) -> Result<()> {
+        let _context = self.enter(device)?;
+        // SAFETY: the caller vouches for the stream.
+        let code = unsafe { (self.table.capture_begin)(handle(stream.0), table::CAPTURE_THREAD_LOCAL) };
+        self.check("cuStreamBeginCapture", code)
+    }
+
+    unsafe fn end_capture(&self, device: u32, stream: RawStream) -> Result<RawGraph> {
+        let _context = self.enter(device)?;
+        let mut graph: Handle = std::ptr::null_mut();
+        // SAFETY: `graph` is a valid place for a handle, and the caller vouches for the stream.
+        let code = unsafe { (self.table.capture_end)(handle(stream.0), &mut graph) };
+        self.check("cuStreamEndCapture", code)?;
+        Ok(RawGraph(graph as u64))
+    }
+
+    unsafe fn instantiate_graph(&self, device: u32, graph: RawGraph) -> Result<RawGraphExec> {
+        let _context = self.enter(device)?;
+        let mut exec: Handle = std::ptr::null_mut();
+        // SAFETY: `exec` is a valid place for a handle, and the caller vouches for the graph; no flags are set.
+        let code = unsafe { (self.table.graph_instantiate)(&mut exec, handle(graph.0), 0) };
+        self.check("cuGraphInstantiate", code)?;
+        Ok(RawGraphExec(exec as u64))
+    }
+
+    unsafe fn launch_graph(&self, device: u32, graph: RawGraphExec, stream: RawStream) -> Result<()> {
+        let _context = self.enter(device)?;
+        // SAFETY: the caller vouches for the graph, what it captured, and the stream.
+        let code = unsafe { (self.table.graph_launch)(handle(graph.0), handle(stream.0)) };
+        self.check("cuGraphLaunch", code)
+    }
+
+    unsafe fn destroy_graph(&self, device: u32, graph: RawGraph) -> Result<()> {
+        let _context = self.enter(device)?;
+        // SAFETY: the caller vouches for the graph.
+        self.check("cuGraphDestroy", unsafe { (self.table.graph_destroy)(handle(graph.0)) })
+    }
+
+    unsafe fn destroy_graph_exec(&self, device: u32, graph: RawGraphExec) -> Result<()> {
+        let _context = self.enter(device)?;
+        // SAFETY: the caller vouches for the graph.
+        self.check("cuGraphExecDestroy", unsafe { (self.table.graph_exec_destroy)(handle(graph.0)) })
     }
 }
 

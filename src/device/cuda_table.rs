@@ -15,7 +15,7 @@ use crate::error::{Error, Result, Tried};
 pub(super) type Code = c_int;
 /// `CUdevice`.
 pub(super) type Ordinal = c_int;
-/// `CUcontext`, `CUmodule`, `CUfunction`, `CUstream`, `CUevent`: opaque pointers.
+/// `CUcontext`, `CUmodule`, `CUfunction`, `CUstream`, `CUevent`, `CUgraph`, `CUgraphExec`: opaque pointers.
 pub(super) type Handle = *mut c_void;
 
 /// `CUlaunchAttribute`: an identifier, padding, and a union of 64 bytes that may hold pointers.
@@ -54,6 +54,8 @@ pub(super) const MAX_DYNAMIC_SHARED: c_int = 8;
 pub(super) const PEER_ALREADY_ENABLED: Code = 704;
 /// `CU_STREAM_NON_BLOCKING`.
 pub(super) const NON_BLOCKING: c_uint = 1;
+/// `CU_STREAM_CAPTURE_MODE_THREAD_LOCAL`.
+pub(super) const CAPTURE_THREAD_LOCAL: c_int = 1;
 /// `CU_TENSOR_MAP_L2_PROMOTION_L2_256B`.
 pub(super) const L2_256B: c_int = 3;
 
@@ -121,6 +123,12 @@ table! {
     event_record = b"cuEventRecord\0": fn(Handle, Handle);
     event_wait = b"cuEventSynchronize\0": fn(Handle);
     event_elapsed = b"cuEventElapsedTime\0": fn(*mut f32, Handle, Handle);
+    capture_begin = b"cuStreamBeginCapture_v2\0": fn(Handle, c_int);
+    capture_end = b"cuStreamEndCapture\0": fn(Handle, *mut Handle);
+    graph_instantiate = b"cuGraphInstantiateWithFlags\0": fn(*mut Handle, Handle, u64);
+    graph_launch = b"cuGraphLaunch\0": fn(Handle, Handle);
+    graph_destroy = b"cuGraphDestroy\0": fn(Handle);
+    graph_exec_destroy = b"cuGraphExecDestroy\0": fn(Handle);
     error_name = b"cuGetErrorName\0": fn(Code, *mut *const c_char);
     error_text = b"cuGetErrorString\0": fn(Code, *mut *const c_char);
 }
@@ -210,6 +218,10 @@ mod tests {
                 sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as u32,
             ),
             (NON_BLOCKING, sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32),
+            (
+                CAPTURE_THREAD_LOCAL as u32,
+                sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL as u32,
+            ),
             (L2_256B as u32, sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B as u32),
         ] {
             assert_eq!(ours, theirs);

@@ -6,13 +6,13 @@
 //! third can be handed to [`Device::from_driver`](super::Device::from_driver), which is how the tests record what a
 //! plan asks of a device.
 //!
-//! Graphs and virtual memory join when the first kernel needs them.
+//! Virtual memory joins when the first kernel needs it.
 
 use std::fmt::Debug;
 
 use super::launch::{LaunchConfig, ParamBuffer};
 use super::map::{TensorMap, TensorMapSpec};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 macro_rules! handles {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
@@ -31,6 +31,10 @@ handles! {
     RawModule,
     /// An entry of a loaded module.
     RawFunction,
+    /// A captured graph.
+    RawGraph,
+    /// A graph that can be launched.
+    RawGraphExec,
 }
 
 /// What [`Driver::attribute`] can be asked. The values are the driver's own numbers.
@@ -171,4 +175,60 @@ pub trait Driver: Send + Sync + Debug {
     /// # Safety
     /// Both events are live, recorded and of `device`.
     unsafe fn elapsed_ms(&self, device: u32, start: RawEvent, end: RawEvent) -> Result<f32>;
+
+    /// From now on keeps what is enqueued on a stream for a graph. Other threads may allocate and wait meanwhile, this one may not
+    /// (`CU_STREAM_CAPTURE_MODE_THREAD_LOCAL`).
+    ///
+    /// A driver without graphs need not implement this and the five methods below: they refuse.
+    ///
+    /// # Safety
+    /// `stream` is a live stream of `device`.
+    unsafe fn begin_capture(&self, _device: u32, _stream: RawStream) -> Result<()> {
+        Err(no_graphs())
+    }
+
+    /// Ends a capture, on the thread and the stream where it began.
+    ///
+    /// # Safety
+    /// `stream` is a live stream of `device`.
+    unsafe fn end_capture(&self, _device: u32, _stream: RawStream) -> Result<RawGraph> {
+        Err(no_graphs())
+    }
+
+    /// Makes a graph ready to be launched.
+    ///
+    /// # Safety
+    /// `graph` came from `end_capture` on this device and was not destroyed.
+    unsafe fn instantiate_graph(&self, _device: u32, _graph: RawGraph) -> Result<RawGraphExec> {
+        Err(no_graphs())
+    }
+
+    /// Enqueues all of a graph.
+    ///
+    /// # Safety
+    /// `graph` came from `instantiate_graph` on this device and was not destroyed, no other thread uses it now, `stream` is a live stream
+    /// of `device`, and all that was captured is still valid: what the kernels reach, the events, the modules.
+    unsafe fn launch_graph(&self, _device: u32, _graph: RawGraphExec, _stream: RawStream) -> Result<()> {
+        Err(no_graphs())
+    }
+
+    /// Destroys a graph. What was instantiated from it stays.
+    ///
+    /// # Safety
+    /// `graph` came from `end_capture` on this device and is not used afterwards.
+    unsafe fn destroy_graph(&self, _device: u32, _graph: RawGraph) -> Result<()> {
+        Err(no_graphs())
+    }
+
+    /// Destroys an executable graph; launches under way go on.
+    ///
+    /// # Safety
+    /// `graph` came from `instantiate_graph` on this device and is not used afterwards.
+    unsafe fn destroy_graph_exec(&self, _device: u32, _graph: RawGraphExec) -> Result<()> {
+        Err(no_graphs())
+    }
+}
+
+fn no_graphs() -> Error {
+    Error::Unsupported { what: "graphs".into(), why: "this driver has none".into() }
 }

@@ -3,19 +3,23 @@
 //! The machine runs on the calling thread and only inside calls that wait, so a launch costs nothing until somebody
 //! looks. Streams map one to one; the default stream of a device is made with it. Host copies wait for their stream
 //! first, which is what stream order means when nothing runs by itself. Events are the machine's own: a wait for one holds
-//! its stream only, so that streams overlap as far as their events let them.
+//! its stream only, so that streams overlap as far as their events let them. A thread that captures a stream may neither allocate nor
+//! wait meanwhile, as the driver has it for captures of the thread-local mode.
 //!
 //! [`Emulated`] is the part no GPU has: counters, reports, the seed, and reset.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 
 use hadal_emulator::{
-    Counters, EventId, KernelCounters, Launch, Machine, MachineConfig, MachineError, ModuleId, Report,
-    StreamId, ir,
+    Counters, EventId, GraphError, GraphExecId, GraphId, KernelCounters, Launch, Machine, MachineConfig,
+    MachineError, ModuleId, Report, StreamId, ir,
 };
 
-use super::driver::{Attribute, Driver, Image, RawEvent, RawFunction, RawModule, RawStream};
+use super::driver::{
+    Attribute, Driver, Image, RawEvent, RawFunction, RawGraph, RawGraphExec, RawModule, RawStream,
+};
 use super::launch::{LaunchConfig, ParamBuffer};
 use super::map::{MapType, Swizzle, TensorMap, TensorMapSpec};
 use crate::error::{Error, Result};
@@ -39,6 +43,11 @@ struct State {
     modules: Vec<ModuleId>,
     /// The machine's events; a handle is an index into this.
     events: Vec<EventId>,
+    /// The machine's graphs, and those that can be launched; a handle is an index into these.
+    graphs: Vec<GraphId>,
+    execs: Vec<GraphExecId>,
+    /// Where captures began, and on which threads.
+    captures: Vec<(StreamId, ThreadId)>,
 }
 
 impl EmulatorDriver {
@@ -54,6 +63,9 @@ impl EmulatorDriver {
             functions: Vec::new(),
             modules: Vec::new(),
             events: Vec::new(),
+            graphs: Vec::new(),
+            execs: Vec::new(),
+            captures: Vec::new(),
         };
         EmulatorDriver { config, state: Mutex::new(state) }
     }
@@ -84,8 +96,32 @@ impl State {
         self.events.get(event.0 as usize).copied().ok_or_else(|| unknown_handle(call, event.0))
     }
 
+    fn graph(&self, call: &'static str, graph: RawGraph) -> Result<GraphId> {
+        self.graphs.get(graph.0 as usize).copied().ok_or_else(|| unknown_handle(call, graph.0))
+    }
+
+    fn exec(&self, call: &'static str, exec: RawGraphExec) -> Result<GraphExecId> {
+        self.execs.get(exec.0 as usize).copied().ok_or_else(|| unknown_handle(call, exec.0))
+    }
+
+    /// Refuses a call that allocates or waits while this thread captures, and breaks its captures.
+    fn not_capturing(&mut self, call: &'static str) -> Result<()> {
+        let thread = thread::current().id();
+        let mine = self.captures.iter().filter(|(_, by)| *by == thread);
+        let mut broken = mine.map(|(stream, _)| self.machine.break_capture(*stream));
+        match broken.next() {
+            None => Ok(()),
+            Some(()) => {
+                broken.for_each(drop);
+                Err(driver_error(call, GraphError::Unsupported.into()))
+            }
+        }
+    }
+
     fn wait(&mut self, call: &'static str, device: u32, stream: RawStream) -> Result<()> {
         let stream = self.stream(call, device, stream)?;
+        self.not_capturing(call)?;
+        self.machine.check_wait(stream).map_err(|e| driver_error(call, e))?;
         self.machine.synchronize(stream).map_err(|fault| Error::Fault { report: fault.to_string() })
     }
 
@@ -110,6 +146,17 @@ fn driver_error(call: &'static str, error: MachineError) -> Error {
         MachineError::OutOfMemory { .. } => 2,
         MachineError::NoSuch { .. } => 400,
         MachineError::TooLarge { .. } => 701,
+        MachineError::Graph(error) => match error {
+            GraphError::AlreadyCapturing | GraphError::NotCapturing => 401,
+            GraphError::Unsupported => 900,
+            GraphError::Invalidated => 901,
+            GraphError::Merge => 902,
+            GraphError::Unmatched => 903,
+            GraphError::Unjoined => 904,
+            GraphError::Isolation => 905,
+            GraphError::CapturedEvent => 907,
+            _ => 1,
+        },
         _ => 1,
     };
     Error::Driver { call, code, detail: error.to_string() }
@@ -141,6 +188,7 @@ impl Driver for EmulatorDriver {
     fn alloc(&self, device: u32, bytes: u64) -> Result<u64> {
         self.device(device)?;
         let mut state = self.lock();
+        state.not_capturing("cuMemAlloc")?;
         state.machine.alloc(device as usize, bytes, 256).map_err(|e| driver_error("cuMemAlloc", e))
     }
 
@@ -165,8 +213,8 @@ impl Driver for EmulatorDriver {
 
     unsafe fn fill(&self, device: u32, to: u64, value: u8, bytes: u64, stream: RawStream) -> Result<()> {
         let mut state = self.lock();
-        state.wait("cuMemsetD8Async", device, stream)?;
-        state.machine.fill(to, value, bytes).map_err(|e| driver_error("cuMemsetD8Async", e))
+        let stream = state.stream("cuMemsetD8Async", device, stream)?;
+        state.machine.fill_async(stream, to, value, bytes).map_err(|e| driver_error("cuMemsetD8Async", e))
     }
 
     fn load_module(&self, device: u32, image: &Image<'_>) -> Result<RawModule> {
@@ -247,7 +295,8 @@ impl Driver for EmulatorDriver {
 
     unsafe fn destroy_stream(&self, device: u32, stream: RawStream) -> Result<()> {
         let mut state = self.lock();
-        state.stream("cuStreamDestroy", device, stream)?;
+        let id = state.stream("cuStreamDestroy", device, stream)?;
+        state.machine.break_capture(id);
         // What is left in it runs with the next user of the handle, or when the device is waited for.
         state.idle_streams.push(stream.0);
         Ok(())
@@ -286,6 +335,62 @@ impl Driver for EmulatorDriver {
     unsafe fn elapsed_ms(&self, _device: u32, _start: RawEvent, _end: RawEvent) -> Result<f32> {
         let why = "the emulator has no clock; its counters say what was done".into();
         Err(Error::Unsupported { what: "elapsed time".into(), why })
+    }
+
+    unsafe fn begin_capture(&self, device: u32, stream: RawStream) -> Result<()> {
+        let call = "cuStreamBeginCapture";
+        let mut state = self.lock();
+        if stream.0 == 0 {
+            let detail = "the default stream cannot be captured".into();
+            return Err(Error::Driver { call, code: 900, detail });
+        }
+        let stream = state.stream(call, device, stream)?;
+        state.machine.begin_capture(stream).map_err(|e| driver_error(call, e))?;
+        state.captures.push((stream, thread::current().id()));
+        Ok(())
+    }
+
+    unsafe fn end_capture(&self, device: u32, stream: RawStream) -> Result<RawGraph> {
+        let call = "cuStreamEndCapture";
+        let mut state = self.lock();
+        let stream = state.stream(call, device, stream)?;
+        let began = state.captures.iter().find(|(began, _)| *began == stream);
+        if began.is_some_and(|(_, thread)| *thread != thread::current().id()) {
+            let detail = "the capture began on another thread".into();
+            return Err(Error::Driver { call, code: 908, detail });
+        }
+        let graph = state.machine.end_capture(stream).map_err(|e| driver_error(call, e));
+        state.captures.retain(|(began, _)| *began != stream);
+        state.graphs.push(graph?);
+        Ok(RawGraph(state.graphs.len() as u64 - 1))
+    }
+
+    unsafe fn instantiate_graph(&self, _device: u32, graph: RawGraph) -> Result<RawGraphExec> {
+        let call = "cuGraphInstantiate";
+        let mut state = self.lock();
+        let graph = state.graph(call, graph)?;
+        let exec = state.machine.instantiate(graph).map_err(|e| driver_error(call, e))?;
+        state.execs.push(exec);
+        Ok(RawGraphExec(state.execs.len() as u64 - 1))
+    }
+
+    unsafe fn launch_graph(&self, device: u32, graph: RawGraphExec, stream: RawStream) -> Result<()> {
+        let call = "cuGraphLaunch";
+        let mut state = self.lock();
+        let (exec, stream) = (state.exec(call, graph)?, state.stream(call, device, stream)?);
+        state.machine.launch_graph(stream, exec).map_err(|e| driver_error(call, e))
+    }
+
+    unsafe fn destroy_graph(&self, _device: u32, graph: RawGraph) -> Result<()> {
+        let mut state = self.lock();
+        let graph = state.graph("cuGraphDestroy", graph)?;
+        state.machine.destroy_graph(graph).map_err(|e| driver_error("cuGraphDestroy", e))
+    }
+
+    unsafe fn destroy_graph_exec(&self, _device: u32, graph: RawGraphExec) -> Result<()> {
+        let mut state = self.lock();
+        let exec = state.exec("cuGraphExecDestroy", graph)?;
+        state.machine.destroy_exec(exec).map_err(|e| driver_error("cuGraphExecDestroy", e))
     }
 }
 
@@ -380,6 +485,8 @@ impl<'a> Emulated<'a> {
 
     /// Clears a fault, the queues, the reports and the counters of the whole machine, and resumes halted devices. Memory and modules stay.
     pub fn reset(&self) {
-        self.driver.lock().machine.reset();
+        let mut state = self.driver.lock();
+        state.captures.clear();
+        state.machine.reset();
     }
 }

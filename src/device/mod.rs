@@ -14,6 +14,7 @@
 //! | `launch`, `map` | what a launch and a tensor copy are described with |
 //! | `choose` | `HADAL_DEVICE` |
 //! | `buffer`, `stream` | owned memory, streams and events |
+//! | `graph` | work that is captured once and launched often |
 //! | `loader` | kernels loaded on first use, one copy per device |
 //! | `emulator`, `cuda`, `cuda_table` | the backends |
 
@@ -30,6 +31,7 @@ mod cuda_table;
 pub mod driver;
 #[cfg(feature = "emulator")]
 mod emulator;
+mod graph;
 pub mod launch;
 mod loader;
 pub mod map;
@@ -40,6 +42,7 @@ pub use choose::{DeviceSpec, HADAL_DEVICE};
 pub use driver::Driver;
 #[cfg(feature = "emulator")]
 pub use emulator::{Emulated, EmulatorDriver};
+pub use graph::{Capture, Graph};
 pub(crate) use loader::LoadedKernel;
 pub use stream::{Event, Stream};
 

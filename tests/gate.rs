@@ -7,7 +7,10 @@ mod support;
 use hadal::moe::gate::{Args, Options, Plan, Shape, reference, supports};
 use hadal::{Device, Error, Stream};
 use proptest::prelude::*;
-use support::{MACHINES, Random, assert_clean, cases, device, device_at_random, device_of, schedules};
+use support::{
+    MACHINES, Random, assert_clean, cases, device, device_at_random, device_of, device_on, machines,
+    schedules,
+};
 
 #[derive(Debug, Clone)]
 struct Case {
@@ -242,8 +245,8 @@ proptest! {
     #![proptest_config(cases(60))]
 
     #[test]
-    fn every_choice_is_the_reference_s((case, k) in a_case()) {
-        let (device, stream) = device(case.seed);
+    fn every_choice_is_the_reference_s((case, k) in a_case(), machine in machines()) {
+        let (device, stream) = device_on(machine);
         check(&device, &stream, &case, k);
     }
 }

@@ -12,7 +12,10 @@ use hadal::gemm::{Args, Options, Plan, Shape, reference};
 use hadal::kernel::table::TABLE;
 use hadal::{DType, Device, E4M3, Element, Stream, bf16};
 use proptest::prelude::*;
-use support::{Data, MACHINES, Random, assert_clean, cases, device, device_at_random, device_of, schedules};
+use support::{
+    Data, MACHINES, Random, assert_clean, cases, device, device_at_random, device_of, device_on, machines,
+    schedules,
+};
 
 /// Where a matrix lies in its allocation: elements before it, and from row to row beyond its width.
 #[derive(Debug, Clone, Copy, Default)]
@@ -339,8 +342,8 @@ proptest! {
     #![proptest_config(cases(64))]
 
     #[test]
-    fn every_element_is_the_reference_s(case in a_case()) {
-        let (device, stream) = device(case.seed);
+    fn every_element_is_the_reference_s(case in a_case(), machine in machines()) {
+        let (device, stream) = device_on(machine);
         check(&device, &stream, &case);
     }
 }

@@ -12,7 +12,10 @@ use hadal::moe::swiglu::reference::{contiguous_rows, masked_rows};
 use hadal::quant::m_major_stride;
 use hadal::{DType, Device, E4M3, Error, Stream, bf16};
 use proptest::prelude::*;
-use support::{Data, MACHINES, Random, assert_clean, cases, device, device_at_random, device_of, schedules};
+use support::{
+    Data, MACHINES, Random, assert_clean, cases, device, device_at_random, device_of, device_on, machines,
+    schedules,
+};
 
 #[derive(Debug, Clone)]
 struct Case {
@@ -305,8 +308,8 @@ proptest! {
     #![proptest_config(cases(24))]
 
     #[test]
-    fn every_row_is_the_reference_s(case in a_case()) {
-        let (device, stream) = device(case.seed);
+    fn every_row_is_the_reference_s(case in a_case(), machine in machines()) {
+        let (device, stream) = device_on(machine);
         check(&device, &stream, &case);
     }
 }

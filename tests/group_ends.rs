@@ -7,7 +7,9 @@ mod support;
 use hadal::moe::group_ends::{Plan, reference};
 use hadal::{Device, Error, Stream};
 use proptest::prelude::*;
-use support::{MACHINES, assert_clean, cases, device, device_at_random, device_of, schedules};
+use support::{
+    MACHINES, assert_clean, cases, device, device_at_random, device_of, device_on, machines, schedules,
+};
 
 /// Red zones hold this.
 const PAINT: i32 = 0x7fc0_dead;
@@ -85,9 +87,9 @@ proptest! {
     fn any_map(
         sizes in prop::collection::vec(prop_oneof![Just(0usize), 1..4usize, 1..300usize], 1..70),
         alignment in prop_oneof![Just(1usize), Just(16), Just(128)],
-        seed in any::<u64>(),
+        machine in machines(),
     ) {
-        let (device, stream) = device(seed);
+        let (device, stream) = device_on(machine);
         check(&device, &stream, &aligned(&sizes, alignment), sizes.len());
     }
 }

@@ -11,7 +11,8 @@ use hadal::mla::{Args, HEAD, LATENT, LseBase, Options, Plan, Shape, cache, refer
 use hadal::{DType, Device, Error, Matrix, MatrixMut, Stream, bf16};
 use proptest::prelude::*;
 use support::{
-    MACHINES, Random, Recorder, assert_clean, cases, device, device_at_random, device_of, schedules,
+    MACHINES, Random, Recorder, assert_clean, cases, device_at_random, device_of, device_on, machines,
+    schedules,
 };
 
 /// An index no block table may lead the kernel to.
@@ -378,8 +379,8 @@ proptest! {
     #![proptest_config(cases(40))]
 
     #[test]
-    fn every_output_is_the_reference_s(case in a_case()) {
-        let (device, stream) = device(case.seed);
+    fn every_output_is_the_reference_s(case in a_case(), machine in machines()) {
+        let (device, stream) = device_on(machine);
         check(&device, &stream, &case);
     }
 }
@@ -457,8 +458,9 @@ proptest! {
         by_table: bool,
         joined: bool,
         seed: u64,
+        machine in machines(),
     ) {
-        let (device, stream) = device(seed);
+        let (device, stream) = device_on(machine);
         check_append(&device, &stream, &Append { lengths, tokens_each, page, by_table, joined, seed });
     }
 }

@@ -8,7 +8,10 @@ mod support;
 use hadal::quant::{Args, Options, Plan, Shape, m_major_stride, reference};
 use hadal::{DType, Device, E4M3, Element, Stream, bf16, f16, gemm};
 use proptest::prelude::*;
-use support::{MACHINES, Random, assert_clean, cases, device, device_at_random, device_of, schedules};
+use support::{
+    MACHINES, Random, assert_clean, cases, device, device_at_random, device_of, device_on, machines,
+    schedules,
+};
 
 /// A type a quantiser reads.
 trait Input: Element {
@@ -269,8 +272,8 @@ proptest! {
     #![proptest_config(cases(200))]
 
     #[test]
-    fn every_scale_and_element_is_the_reference_s(case in a_case()) {
-        let (device, stream) = device(case.seed);
+    fn every_scale_and_element_is_the_reference_s(case in a_case(), machine in machines()) {
+        let (device, stream) = device_on(machine);
         check(&device, &stream, &case);
     }
 }

@@ -9,7 +9,10 @@ use hadal::moe::swiglu::{Args, Options, Plan, Shape, reference, supports};
 use hadal::quant::{self, m_major_stride};
 use hadal::{Device, E4M3, Error, Stream, bf16};
 use proptest::prelude::*;
-use support::{MACHINES, Random, assert_clean, cases, device, device_at_random, device_of, schedules};
+use support::{
+    MACHINES, Random, assert_clean, cases, device, device_at_random, device_of, device_on, machines,
+    schedules,
+};
 
 #[derive(Debug, Clone)]
 struct Case {
@@ -271,8 +274,8 @@ proptest! {
     #![proptest_config(cases(60))]
 
     #[test]
-    fn every_scale_and_element_is_the_reference_s(case in a_case()) {
-        let (device, stream) = device(case.seed);
+    fn every_scale_and_element_is_the_reference_s(case in a_case(), machine in machines()) {
+        let (device, stream) = device_on(machine);
         check(&device, &stream, &case);
     }
 }

@@ -16,6 +16,8 @@ pub mod mbarrier;
 mod memory;
 pub mod ptx;
 pub mod report;
+#[cfg(feature = "proptest")]
+pub mod strategy;
 pub mod tensor;
 pub mod tma;
 

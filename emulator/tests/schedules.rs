@@ -6,7 +6,10 @@ use machine_support::*;
 
 use std::collections::BTreeSet;
 
-use hadal_emulator::{Checks, Class, Completion, DeviceConfig, Launch, MachineConfig, Schedule};
+use hadal_emulator::{Checks, Class, Completion, DeviceConfig, Launch, MachineConfig, Schedule, strategy};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 
 const REGS: &str = "
     .reg .b32 %tid, %r<10>;
@@ -269,4 +272,48 @@ again:
     };
     assert_eq!(with(None), None);
     assert_eq!(with(Some(1)), Some(Class::Deadlock));
+}
+
+/// The public strategies: everything is drawn, what fails shrinks to the default, and its report names what was drawn.
+#[test]
+fn drawn_machines_differ_and_shrink_to_the_default() {
+    let base = config();
+    let mut runner = TestRunner::deterministic();
+    let mut drawn = BTreeSet::new();
+    for _ in 0..600 {
+        let mut tree = strategy::machines(base.clone()).new_tree(&mut runner).unwrap();
+        let MachineConfig { schedule, completion, shared_placement, resident_blocks, seed, .. } =
+            tree.current();
+        drawn.insert(format!("{schedule:?} {completion:?} {shared_placement:?} {resident_blocks:?}"));
+        let replayed =
+            MachineConfig { schedule, completion, shared_placement, resident_blocks, seed, ..base.clone() };
+        let out_of_order = "
+    st.global.u32 [%out+4], %tid;
+    ret;";
+        let mut bench = Bench::with(replayed, &module(1, "", &format!("{REGS}\n{out_of_order}")));
+        let out = bench.words(&[0; 2]);
+        let report = bench.run(1, 64, &[out]).unwrap_err().report;
+        assert_eq!(report.class, Class::Race);
+        let told = format!("schedule {schedule:?}, completion {completion:?}, seed {seed:#x}");
+        assert!(report.to_string().contains(&told), "{report}");
+        while tree.simplify() {}
+        let least = tree.current();
+        assert_eq!((least.schedule, least.completion), (Schedule::RoundRobin, Completion::Latest));
+        assert_eq!((least.seed, least.resident_blocks), (0, None));
+    }
+    assert_eq!(drawn.len(), 4 * 3 * 2 * 2);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(32) })]
+
+    /// Whoever takes which ticket, all are taken, once.
+    #[test]
+    fn tickets_are_all_taken(machine in strategy::machines(config())) {
+        let mut taken = run(machine, TICKETS, 4, 64, &[0; 257]);
+        prop_assert_eq!(taken.remove(0), 256);
+        taken.sort_unstable();
+        let all: Vec<u32> = (0..4).flat_map(|block| (0..64).map(move |tid| block * 1000 + tid)).collect();
+        prop_assert_eq!(taken, all);
+    }
 }

@@ -12,8 +12,8 @@ mod support;
 use hadal::DType;
 use hadal::emulator::Counters;
 use proptest::prelude::*;
-use setup::{Case, Choices, Setup, check, clean, machine};
-use support::{cases, schedules};
+use setup::{Case, Choices, Setup, check, check_on, clean, emulated, machine};
+use support::{cases, machines, schedules};
 
 #[test]
 fn every_row_forced() {
@@ -156,8 +156,8 @@ proptest! {
     #![proptest_config(cases(60))]
 
     #[test]
-    fn every_byte_is_the_reference_s(case in a_case(), which in 0usize..18, cached in any::<bool>()) {
-        check(which, &case, cached);
+    fn every_byte_is_the_reference_s(case in a_case(), machine in machines(), cached in any::<bool>()) {
+        check_on(&emulated(case.ranks(), machine), &case, cached);
     }
 }
 

@@ -87,15 +87,20 @@ impl Case {
 
 /// A machine of so many devices, all checks on, as `which` and `seed` say.
 pub fn machine(ranks: usize, which: usize, seed: u64) -> Device {
-    Device::emulate(MachineConfig {
-        devices: vec![DeviceConfig { sms: 4, ..DeviceConfig::h100() }; ranks],
+    let config = MachineConfig {
         schedule: [Schedule::RoundRobin, Schedule::Random, Schedule::Starve][which % 3],
         completion: [Completion::Eager, Completion::Latest, Completion::Random][which / 3 % 3],
         resident_blocks: [None, Some(1)][which / 9 % 2],
         seed,
         ..MachineConfig::default()
-    })
-    .unwrap()
+    };
+    emulated(ranks, config)
+}
+
+/// So many small devices, run in that way.
+pub fn emulated(ranks: usize, config: MachineConfig) -> Device {
+    let devices = vec![DeviceConfig { sms: 4, ..DeviceConfig::h100() }; ranks];
+    Device::emulate(MachineConfig { devices, ..config }).unwrap()
 }
 
 /// One rank, with its operands.
@@ -442,8 +447,12 @@ pub fn check_expanded(
 
 /// Two rounds, the second with the first one's handles if `cached`; the status is clean.
 pub fn check(which: usize, case: &Case, cached: bool) -> Setup {
-    let first = machine(case.ranks(), which, case.seed);
-    let mut setup = Setup::new(&first, case, case.options());
+    check_on(&machine(case.ranks(), which, case.seed), case, cached)
+}
+
+/// As [`check`], on that device and its siblings.
+pub fn check_on(first: &Device, case: &Case, cached: bool) -> Setup {
+    let mut setup = Setup::new(first, case, case.options());
     setup.round(false);
     setup.round(cached);
     setup

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex};
 use hadal::device::driver::{Attribute, Driver, Image, RawEvent, RawFunction, RawModule, RawStream};
 use hadal::device::launch::{LaunchConfig, ParamBuffer};
 use hadal::device::map::{TensorMap, TensorMapSpec};
-use hadal::emulator::{Completion, DeviceConfig, MachineConfig, Schedule, SharedPlacement};
+use hadal::emulator::{Completion, MachineConfig, Schedule, SharedPlacement, strategy};
 use hadal::{Device, E4M3, Result, Stream};
+use proptest::strategy::Strategy;
 
 /// A driver without a device: it hands out addresses, runs nothing and writes down what it was asked.
 #[derive(Debug)]
@@ -263,17 +264,26 @@ pub const MACHINES: usize = 12;
 /// An emulated device, all checks on, with the schedule, completion policy and placement number `which`; or the GPU that
 /// `HADAL_DEVICE` names.
 pub fn device_of(which: usize, seed: u64) -> (Device, Stream) {
+    device_on(MachineConfig {
+        schedule: [Schedule::RoundRobin, Schedule::Random][which % 2],
+        completion: [Completion::Eager, Completion::Latest, Completion::Random][which / 2 % 3],
+        shared_placement: [SharedPlacement::Driver, SharedPlacement::DeclaredAlignment][which / 6 % 2],
+        seed,
+        ..MachineConfig::default()
+    })
+}
+
+/// How an emulated device may be run, for property tests to draw.
+pub fn machines() -> impl Strategy<Value = MachineConfig> {
+    strategy::machines(MachineConfig::default())
+}
+
+/// An emulated device of that kind, all checks on; or the GPU that `HADAL_DEVICE` names.
+pub fn device_on(machine: MachineConfig) -> (Device, Stream) {
     let device = if std::env::var("HADAL_DEVICE").is_ok_and(|name| name.starts_with("cuda")) {
         Device::open_default()
     } else {
-        Device::emulate(MachineConfig {
-            devices: vec![DeviceConfig::h100()],
-            schedule: [Schedule::RoundRobin, Schedule::Random][which % 2],
-            completion: [Completion::Eager, Completion::Latest, Completion::Random][which / 2 % 3],
-            shared_placement: [SharedPlacement::Driver, SharedPlacement::DeclaredAlignment][which / 6 % 2],
-            seed,
-            ..MachineConfig::default()
-        })
+        Device::emulate(machine)
     };
     let device = device.unwrap();
     let stream = device.new_stream().unwrap();

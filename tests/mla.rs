@@ -202,7 +202,7 @@ fn compare(case: &Case, out: &[bf16], lse: &[f32], expected: &reference::Attenti
         }
         let error = (got as f64 - want).abs();
         assert!(
-            error < 2e-6 || error < want.abs() * 8.01 / 65536.0,
+            error < 1e-6 / unit || error < want.abs() * 8.01 / 65536.0,
             "lse of row {row}: {got} {want}; {case:?}"
         );
     }
@@ -349,7 +349,7 @@ fn batch_invariance() {
 
 fn a_case() -> impl Strategy<Value = Case> {
     let length = prop_oneof![proptest::sample::select(vec![0, 1, 63, 64, 65, 127, 128, 129]), 0i32..400,];
-    let heads = proptest::sample::select(vec![1usize, 3, 8, 16, 64, 128]);
+    let heads = proptest::sample::select(vec![1usize, 3, 9, 16, 63, 64, 126, 128]);
     let page = prop_oneof![Just(64usize), proptest::sample::select(vec![1usize, 16, 32, 53, 80, 128])];
     let gap = || proptest::sample::select(vec![0usize, 8, 64]);
     (
@@ -362,7 +362,7 @@ fn a_case() -> impl Strategy<Value = Case> {
     )
         .prop_map(|(lengths, (query_tokens, heads, page, causal, two), sms, invariant, gaps, seed)| {
             Case {
-                query_tokens: if heads == 128 { query_tokens.min(2) } else { query_tokens },
+                query_tokens: if heads > 64 { query_tokens.min(2) } else { query_tokens },
                 page,
                 causal,
                 base: if two { LseBase::Two } else { LseBase::E },

@@ -19,7 +19,9 @@ use support::{cases, machines, schedules};
 fn every_row_forced() {
     for payload in [DType::BF16, DType::E4M3] {
         for which in 0..18 {
-            let case = Case { payload, programmatic: which % 2 == 1, ..Case::new(&[19, 7]) };
+            // With room for more choices than a block of the layout takes, or not.
+            let capacity = [1000, 26][which % 3 / 2];
+            let case = Case { payload, programmatic: which % 2 == 1, capacity, ..Case::new(&[19, 7]) };
             clean(&check(which, &case, which % 2 == 0));
         }
     }
@@ -64,6 +66,7 @@ fn wide_rows_and_many_experts() {
     clean(&check(1, &wide, false));
     clean(&check(0, &Case { payload: DType::E4M3, ..wide }, false));
     let many = Case { experts: 512, topk: 32, hidden: 16, rows: 4096, sms: 3, ..Case::new(&[6, 9]) };
+    check(1, &Case { capacity: 200, rows: 700, choices: Choices::Ragged, ..many.clone() }, true);
     clean(&check(0, &many, true));
 }
 
@@ -138,7 +141,11 @@ fn a_case() -> impl Strategy<Value = Case> {
                     topk,
                     hidden,
                     // Often too small, often exactly enough, often more.
-                    capacity: if room < 20 { all.max(1) } else { room - 19 },
+                    capacity: match room {
+                        0..10 => all + 700,
+                        10..20 => all.max(1),
+                        _ => room - 19,
+                    },
                     rows: if rows < 30 { all * topk + 16 * local } else { rows - 30 },
                     alignment: [1, 4, 16][seed as usize % 3],
                     payload,
@@ -241,8 +248,12 @@ fn the_budget_of_sms_is_kept() {
         for counters in counters(&setup) {
             assert!(counters.sms_used <= sms, "{} of {sms} SMs", counters.sms_used);
             assert!(counters.max_resident_blocks <= sms);
-            // Two rounds: a layout, and six kernels of as many blocks as the budget has.
-            assert_eq!((counters.launches, counters.blocks), (14, u64::from(2 * (1 + 6 * sms))));
+            // Two rounds: a layout, two kernels of a block for 1024 choices at most, and four of as many blocks as the budget has.
+            let stretches = sms.min((case.capacity * case.topk).div_ceil(1024) as u32);
+            assert_eq!(
+                (counters.launches, counters.blocks),
+                (14, u64::from(2 * (1 + 2 * stretches + 4 * sms)))
+            );
         }
     }
 }

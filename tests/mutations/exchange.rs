@@ -73,6 +73,7 @@ fn step(device: usize, kernel: &Kernel, name: &'static str, grid: u32, values: &
     let launch = Launch {
         grid: [grid, 1, 1],
         block: [row.threads, 1, 1],
+        dynamic_shared: row.dynamic_shared,
         params,
         programmatic: true,
         ..Launch::default()
@@ -189,7 +190,7 @@ pub fn setup(kernel: &Kernel, machine: &mut Machine) -> Setup {
             device,
             kernel,
             "hadal_moe_expand_sm90a",
-            grid,
+            1, // So that each warp has several rows, and uses its buffers again.
             &[
                 Wide(window),
                 Wide(rows_at),

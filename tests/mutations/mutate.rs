@@ -60,7 +60,11 @@ fn changes(code: &str) -> Vec<(String, String)> {
         all.extend(number(1, "one group less"));
     } else if op.starts_with("fence.proxy.async") {
         all.push(deleted);
-        all.push((code.replace(".shared::cta", ".global"), "for global memory only".into()));
+        if op.starts_with("fence.proxy.async;") {
+            all.push((code.replace("async;", "async.shared::cta;"), "for shared memory only".into()));
+        }
+        let narrow = code.replace("async.shared::cta;", "async;").replace("async;", "async.global;");
+        all.push((narrow, "for global memory only".into()));
     } else if op.starts_with("setmaxnreg") {
         all.push(deleted);
         if op.contains(".dec") {

@@ -43,6 +43,9 @@ pub const MAX_RANKS: u32 = 8;
 const U64: ParamKind = ParamKind::U64;
 const U32: ParamKind = ParamKind::U32;
 
+/// The most blocks of the kernels that say where expanded rows go.
+pub const MAX_STRETCHES: u32 = 32;
+
 /// Bytes of a row that one bulk copy of the expansion carries, at most; a warp has two such pieces in shared memory.
 const PIECE: u32 = 7168;
 const EXPAND_WARPS: u32 = 8;
@@ -101,7 +104,7 @@ pub const ROWS: &[KernelRow] = &[
         "window": U64, "ids_at": U64, "counts_at": U64, "positions_at": U64, "map": U64, "ends": U64,
         "topk": U32, "local_experts": U32, "rows": U32, "alignment": U32,
     ]),
-    exchange!("expand_place", "moe_expand_layout.ptx", 1024, 64 registers, 0, [("PASS", Value::Str("place"))], [
+    exchange!("expand_place", "moe_expand_layout.ptx", 1024, 64 registers, 32 * 512 * 4, [("PASS", Value::Str("place"))], [
         "window": U64, "ids_at": U64, "counts_at": U64, "positions_at": U64, "map": U64, "ends": U64,
         "topk": U32, "local_experts": U32, "rows": U32, "alignment": U32,
     ]),

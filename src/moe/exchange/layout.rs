@@ -3,7 +3,7 @@
 use super::{Options, Shape};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::kernel::table::exchange::{MAX_RANKS, header};
+use crate::kernel::table::exchange::{MAX_RANKS, MAX_STRETCHES, header};
 
 /// Columns under one scale.
 const GROUP: usize = 128;
@@ -86,7 +86,7 @@ impl WindowLayout {
             ids: take(capacity * topk * 4),
             weights: take(capacity * topk * 4),
             positions: take(capacity * topk * 4),
-            counts: take(local_experts * 4),
+            counts: take(MAX_STRETCHES as usize * local_experts * 4),
             reduced: take(capacity * hidden * 2),
             bytes: end,
         })

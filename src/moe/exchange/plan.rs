@@ -9,7 +9,7 @@ use crate::device::launch::ParamBuffer;
 use crate::device::{LoadedKernel, Stream};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::kernel::table::exchange::header;
+use crate::kernel::table::exchange::{MAX_STRETCHES, header};
 use crate::tensor::{Layout, Matrix, Workspace};
 
 /// The kernels, in the order they run.
@@ -187,7 +187,9 @@ impl Plan {
             .u32(layout.local_experts as u32)
             .u32(rows as u32)
             .u32(self.options.alignment as u32);
-        let experts = self.sms.min(layout.local_experts as u32);
+        // A choice for each thread, if all rows came.
+        let choices = self.shape.capacity * self.shape.topk;
+        let stretches = choices.div_ceil(1024).min(self.sms.min(MAX_STRETCHES) as usize) as u32;
         let x = args.x.layout();
         let scales = args.scales.as_ref().map(|scales| *scales.layout());
         let copies = ParamBuffer::new()
@@ -206,8 +208,8 @@ impl Plan {
             .u32(self.shape.topk as u32);
         // SAFETY: as above, three times.
         unsafe {
-            self.launch(2, stream, experts, &places)?;
-            self.launch(3, stream, experts, &places)?;
+            self.launch(2, stream, stretches, &places)?;
+            self.launch(3, stream, stretches, &places)?;
             self.launch(4, stream, self.blocks_for(4, self.shape.capacity), &copies)
         }
     }

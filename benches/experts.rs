@@ -1,162 +1,165 @@
-//! What stands around the experts, on the shapes of DeepSeek-V3: the gate, the grouped GEMMs, SwiGLU with quantisation.
+//! What stands around the experts, on the shapes of DeepSeek-V3: the gate, quantisation, group ends, the grouped GEMMs, SwiGLU.
 //!
-//! On the emulator this is not time and does not pretend to be: the values are warp instructions and bytes, for each token (gate), row
-//! (SwiGLU) or tile with the main loop over the whole of K (grouped GEMM, two groups on one SM). They are exact and the same on every
-//! machine, so a change between two commits is a change of the kernels. Nobody has measured time on a GPU yet.
+//! On a GPU this is time, of 4096 tokens, or of 32 local experts with 64 rows each. On the emulator it is not time and does not pretend to
+//! be: the values are warp instructions and bytes, for each token (gate, quantisation), row (group ends, SwiGLU) or tile with the main loop over
+//! the whole of K (grouped GEMM, two groups on one SM). See `support/measure.rs`.
 //!
 //! ```text
-//! cargo bench --bench experts
+//! cargo bench --bench experts               # HADAL_DEVICE chooses, as everywhere
 //! cargo bench --bench experts -- swiglu
 //! ```
 
-#[cfg(feature = "emulator")]
-#[path = "support/counted.rs"]
-mod counted;
+#[path = "support/measure.rs"]
+mod measure;
 
-#[cfg(not(feature = "emulator"))]
+use criterion::Throughput;
+use hadal::moe::{gate, group_ends, swiglu};
+use hadal::{Buffer, Device, E4M3, Result, Stream, bf16, gemm, quant};
+use measure::{Extent, Launch, Row};
+
+const HIDDEN: usize = 7168;
+const INTER: usize = 2048;
+const EXPERTS: usize = 256;
+const TOPK: usize = 8;
+/// Rows of each of the groups.
+const ROWS: usize = 64;
+
 fn main() {
-    eprintln!("this counts on the emulator: build with feature emulator");
+    let row = |name: &str, whole, units, prepare: fn(&Device, &Stream, Extent) -> Result<Launch>| Row {
+        name: name.to_owned(),
+        whole,
+        units,
+        prepare: Box::new(prepare),
+    };
+    let (tokens, groups) = (tokens(Extent::Whole) as u64, groups(Extent::Whole) as u64);
+    let per_token = |bytes: usize| Throughput::Bytes(tokens * bytes as u64);
+    let per_row = |bytes: usize| Throughput::Bytes(groups * (ROWS * bytes) as u64);
+    // Multiply-adds count as two, on whichever side of SwiGLU.
+    let product = |n: usize, k: usize| Throughput::Elements(2 * groups * (ROWS * n * k) as u64);
+    let (part, two) = (self::tokens(Extent::Part), self::groups(Extent::Part));
+    measure::run(
+        "token, row or tile",
+        &[
+            row("gate/256", per_token(4 * EXPERTS + 8 * TOPK), part, run_gate),
+            row("quantize/7168", per_token(3 * HIDDEN + HIDDEN / 32), part, run_quantize),
+            row("group_ends", per_row(4), two * ROWS, run_group_ends),
+            row("gate_up/masked/4096x7168", product(2 * INTER, HIDDEN), two, |device, stream, extent| {
+                run_gemm(device, stream, extent, [2 * INTER, HIDDEN])
+            }),
+            row("swiglu/masked/2048", per_row(5 * INTER + INTER / 32), two * ROWS, run_swiglu),
+            row("down/masked/7168x2048", product(HIDDEN, INTER), two, |device, stream, extent| {
+                run_gemm(device, stream, extent, [HIDDEN, INTER])
+            }),
+        ],
+    );
 }
 
-#[cfg(feature = "emulator")]
-fn main() {
-    emulated::main();
+fn tokens(extent: Extent) -> usize {
+    if extent == Extent::Whole { 4096 } else { 128 }
 }
 
-#[cfg(feature = "emulator")]
-mod emulated {
-    use std::collections::HashMap;
-    use std::time::Duration;
+fn groups(extent: Extent) -> usize {
+    if extent == Extent::Whole { 32 } else { 2 }
+}
 
-    use criterion::Criterion;
-    use hadal::emulator::{Checks, Counters, MachineConfig};
-    use hadal::gemm::{self, GroupedArgs, GroupedPlan, GroupedShape};
-    use hadal::moe::{gate, swiglu};
-    use hadal::{Device, E4M3, Result, bf16};
+fn ones(device: &Device, stream: &Stream, count: usize) -> Result<Buffer<E4M3>> {
+    let mut buffer = device.alloc(count)?;
+    buffer.fill_bytes(stream, 0x38)?;
+    Ok(buffer)
+}
 
-    use super::counted::Counted;
+fn scales(device: &Device, stream: &Stream, count: usize) -> Result<Buffer<f32>> {
+    let mut buffer = device.alloc(count)?;
+    buffer.fill_bytes(stream, 0x3f)?;
+    Ok(buffer)
+}
 
-    const TOKENS: usize = 128;
-    const EXPERTS: usize = 256;
-    /// Rows of each of the groups.
-    const ROWS: usize = 64;
-    const GROUPS: usize = 2;
-
-    /// Name, how many of its units a run does, and the run.
-    type Bench = (&'static str, usize, fn(&Device) -> Result<()>);
-
-    const BENCHES: [Bench; 4] = [
-        ("gate/128x256", TOKENS, run_gate),
-        ("gate_up/masked/4096x7168", GROUPS, |device| run_gemm(device, 7168)),
-        ("swiglu/masked/2048", GROUPS * ROWS, run_swiglu),
-        ("down/masked/7168x2048", GROUPS, |device| run_gemm(device, 2048)),
-    ];
-
-    pub fn main() {
-        let mut seen = HashMap::new();
-        let mut count = |title: &str, unit, pick: fn(&Counters) -> u64| group(title, unit, pick, &mut seen);
-        count("instructions (emulated, not time)", "instructions", |c| c.instructions);
-        count("bytes moved (emulated, not time)", "bytes", |c| {
-            c.tma_load_bytes + c.tma_store_bytes + c.global_load_bytes + c.global_store_bytes
-        });
-    }
-
-    fn group(
-        title: &str,
-        unit: &'static str,
-        pick: fn(&Counters) -> u64,
-        seen: &mut HashMap<&'static str, Counters>,
-    ) {
-        // Criterion plans by the clock, so each answer takes a millisecond.
-        let answer = Duration::from_millis(1);
-        let mut criterion = Criterion::default()
-            .with_measurement(Counted { unit })
-            .warm_up_time(answer)
-            .measurement_time(400 * answer)
-            .sample_size(10)
-            .configure_from_args();
-        let mut group = criterion.benchmark_group(title);
-        for (name, units, run) in BENCHES {
-            group.bench_function(name, |bencher| {
-                // Only now: this benchmark was not filtered out.
-                let counters = seen.entry(name).or_insert_with(|| {
-                    // The tests check; this counts.
-                    let config = MachineConfig { checks: Checks::none(), ..MachineConfig::default() };
-                    let device = Device::emulate(config).unwrap_or_else(|error| panic!("{error}"));
-                    run(&device).unwrap_or_else(|error| panic!("{name}: {error}"));
-                    device.emulated().map(|machine| machine.counters()).unwrap_or_default()
-                });
-                let value = pick(counters) as f64 / units as f64;
-                bencher.iter_custom(|times| {
-                    std::thread::sleep(answer);
-                    times as f64 * value
-                });
-            });
-        }
-        group.finish();
-        criterion.final_summary();
-    }
-
-    fn run_gate(device: &Device) -> Result<()> {
-        let stream = device.new_stream()?;
-        let logits: Vec<f32> =
-            (0..TOKENS * EXPERTS).map(|at| (at * 7919 % 1009) as f32 * 0.01 - 5.0).collect();
-        let logits = device.upload(&stream, &logits)?;
-        let bias = device.upload(&stream, &[0f32; EXPERTS])?;
-        let (mut idx, mut weight) = (device.alloc(TOKENS * 8)?, device.alloc(TOKENS * 8)?);
-        let mut counts = device.upload(&stream, &[0i32; EXPERTS])?;
-        let plan = gate::Plan::new(device, gate::Shape::new(TOKENS, EXPERTS), gate::Options::deepseek_v3())?;
-        let (idx, weight): (&mut hadal::Buffer<i32>, &mut hadal::Buffer<f32>) = (&mut idx, &mut weight);
+fn run_gate(device: &Device, stream: &Stream, extent: Extent) -> Result<Launch> {
+    let tokens = tokens(extent);
+    let logits: Vec<f32> = (0..tokens * EXPERTS).map(|at| (at * 7919 % 1009) as f32 * 0.01 - 5.0).collect();
+    let logits = device.upload(stream, &logits)?;
+    let bias = device.upload(stream, &[0f32; EXPERTS])?;
+    let mut idx = device.alloc::<i32>(tokens * TOPK)?;
+    let mut weight = device.alloc::<f32>(tokens * TOPK)?;
+    let mut counts = device.upload(stream, &[0i32; EXPERTS])?;
+    let plan = gate::Plan::new(device, gate::Shape::new(tokens, EXPERTS), gate::Options::deepseek_v3())?;
+    Ok(Box::new(move |stream| {
         let args = gate::Args::new(
-            logits.matrix(TOKENS, EXPERTS)?,
-            idx.matrix_mut(TOKENS, 8)?,
-            weight.matrix_mut(TOKENS, 8)?,
+            logits.matrix(tokens, EXPERTS)?,
+            idx.matrix_mut(tokens, TOPK)?,
+            weight.matrix_mut(tokens, TOPK)?,
         );
-        let args = args.bias(bias.matrix(1, EXPERTS)?).counts(counts.matrix_mut(1, EXPERTS)?);
-        plan.run(&stream, args)?;
-        stream.synchronize()
-    }
+        plan.run(stream, args.bias(bias.matrix(1, EXPERTS)?).counts(counts.matrix_mut(1, EXPERTS)?))
+    }))
+}
 
-    /// Two tiles, one of each group.
-    fn run_gemm(device: &Device, k: usize) -> Result<()> {
-        let stream = device.new_stream()?;
-        let (m, n, blocks) = (GROUPS * ROWS, 128, k / 128);
-        let a = device.upload(&stream, &vec![E4M3::from_f32(1.0); m * k])?;
-        let weight = device.upload(&stream, &vec![E4M3::from_f32(1.0); GROUPS * n * k])?;
-        let a_scales = device.upload(&stream, &vec![1f32; m * blocks])?;
-        let scale_inv = device.upload(&stream, &vec![1f32; GROUPS * blocks])?;
-        let sizes = device.upload(&stream, &[ROWS as i32; GROUPS])?;
-        let mut out = device.alloc::<bf16>(m * n)?;
-        let shape = GroupedShape::masked(GROUPS, ROWS, n, k);
-        let plan = GroupedPlan::new(device, shape, gemm::Options::new().tile(64, 128).sms(1))?;
-        let args = GroupedArgs::new(
+fn run_quantize(device: &Device, stream: &Stream, extent: Extent) -> Result<Launch> {
+    let tokens = tokens(extent);
+    let mut x = device.alloc::<bf16>(tokens * HIDDEN)?;
+    x.fill_bytes(stream, 0x3f)?;
+    let mut q = device.alloc::<E4M3>(tokens * HIDDEN)?;
+    let mut scales = device.alloc::<f32>(tokens * HIDDEN / 128)?;
+    let plan = quant::Plan::new(device, quant::Shape::new(tokens, HIDDEN), quant::Options::activations())?;
+    Ok(Box::new(move |stream| {
+        let scales = scales.view_mut(0, [tokens, HIDDEN / 128], [1, tokens])?;
+        let args = quant::Args::new(x.matrix(tokens, HIDDEN)?, q.matrix_mut(tokens, HIDDEN)?, scales);
+        plan.run(stream, args)
+    }))
+}
+
+fn run_group_ends(device: &Device, stream: &Stream, extent: Extent) -> Result<Launch> {
+    let groups = groups(extent);
+    let rows = groups * ROWS;
+    let map: Vec<i32> = (0..rows).map(|row| (row / ROWS) as i32).collect();
+    let map = device.upload(stream, &map)?;
+    let mut ends = device.alloc::<i32>(groups)?;
+    let plan = group_ends::Plan::new(device, groups)?;
+    Ok(Box::new(move |stream| plan.run(stream, map.matrix(1, rows)?, ends.matrix_mut(1, groups)?)))
+}
+
+/// All of N and every group; or two tiles, one of each group.
+fn run_gemm(device: &Device, stream: &Stream, extent: Extent, [n, k]: [usize; 2]) -> Result<Launch> {
+    let (groups, blocks) = (groups(extent), k / 128);
+    let (n, options) = match extent {
+        Extent::Whole => (n, gemm::Options::new()),
+        Extent::Part => (128, gemm::Options::new().tile(64, 128).sms(1)),
+    };
+    let m = groups * ROWS;
+    let (a, weight) = (ones(device, stream, m * k)?, ones(device, stream, groups * n * k)?);
+    let a_scales = scales(device, stream, m * blocks)?;
+    let scale_inv = scales(device, stream, groups * n / 128 * blocks)?;
+    let sizes = device.upload(stream, &vec![ROWS as i32; groups])?;
+    let mut out = device.alloc::<bf16>(m * n)?;
+    let plan = gemm::GroupedPlan::new(device, gemm::GroupedShape::masked(groups, ROWS, n, k), options)?;
+    Ok(Box::new(move |stream| {
+        let args = gemm::GroupedArgs::new(
             a.matrix(m, k)?,
             a_scales.view(0, [m, blocks], [1, m])?,
-            weight.matrix(GROUPS * n, k)?,
-            scale_inv.matrix(GROUPS, blocks)?,
-            sizes.matrix(1, GROUPS)?,
+            weight.matrix(groups * n, k)?,
+            scale_inv.matrix(groups * n / 128, blocks)?,
+            sizes.matrix(1, groups)?,
             out.matrix_mut(m, n)?,
         );
-        plan.run(&stream, args)?;
-        stream.synchronize()
-    }
+        plan.run(stream, args)
+    }))
+}
 
-    fn run_swiglu(device: &Device) -> Result<()> {
-        let stream = device.new_stream()?;
-        let (rows, cols) = (GROUPS * ROWS, 2048);
-        let x = device.upload(&stream, &vec![bf16::ONE; rows * 2 * cols])?;
-        let sizes = device.upload(&stream, &[ROWS as i32; GROUPS])?;
-        let mut q = device.alloc::<E4M3>(rows * cols)?;
-        let mut scales = device.alloc::<f32>(rows * cols / 128)?;
-        let plan =
-            swiglu::Plan::new(device, swiglu::Shape::masked(GROUPS, ROWS, cols), swiglu::Options::new())?;
+fn run_swiglu(device: &Device, stream: &Stream, extent: Extent) -> Result<Launch> {
+    let groups = groups(extent);
+    let rows = groups * ROWS;
+    let mut x = device.alloc::<bf16>(rows * 2 * INTER)?;
+    x.fill_bytes(stream, 0x3f)?;
+    let sizes = device.upload(stream, &vec![ROWS as i32; groups])?;
+    let mut q = device.alloc::<E4M3>(rows * INTER)?;
+    let mut scales = device.alloc::<f32>(rows * INTER / 128)?;
+    let plan = swiglu::Plan::new(device, swiglu::Shape::masked(groups, ROWS, INTER), swiglu::Options::new())?;
+    Ok(Box::new(move |stream| {
         let args = swiglu::Args::new(
-            x.matrix(rows, 2 * cols)?,
-            sizes.matrix(1, GROUPS)?,
-            q.matrix_mut(rows, cols)?,
-            scales.view_mut(0, [rows, cols / 128], [1, rows])?,
+            x.matrix(rows, 2 * INTER)?,
+            sizes.matrix(1, groups)?,
+            q.matrix_mut(rows, INTER)?,
+            scales.view_mut(0, [rows, INTER / 128], [1, rows])?,
         );
-        plan.run(&stream, args)?;
-        stream.synchronize()
-    }
+        plan.run(stream, args)
+    }))
 }

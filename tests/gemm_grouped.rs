@@ -208,6 +208,21 @@ fn many_groups() {
 }
 
 #[test]
+fn the_budget_of_sms_is_kept() {
+    for (slab, tile) in
+        [(None, (256, 128)), (None, (64, 128)), (Some(200), (128, 128)), (Some(200), (64, 128))]
+    {
+        let (device, stream) = device(2);
+        let case = Case { sms: 3, tile: Some(tile), ..Case::new(&[200, 1, 0, 130], slab, 264, 128) };
+        check(&device, &stream, &case);
+        // Two runs of a block on each SM.
+        if let Some(emulated) = device.emulated() {
+            assert_eq!((emulated.counters().blocks, emulated.counters().sms_used), (6, 3), "{tile:?}");
+        }
+    }
+}
+
+#[test]
 fn all_groups_empty() {
     let (device, stream) = device(1);
     check(&device, &stream, &Case::new(&[0, 0, 0], None, 64, 128));

@@ -39,6 +39,16 @@ fn aligned(sizes: &[usize], alignment: usize) -> Vec<i32> {
     map
 }
 
+/// One block, whatever there is to do: no budget is smaller.
+#[test]
+fn it_takes_one_sm() {
+    let (device, stream) = device_of(0, 1);
+    check(&device, &stream, &aligned(&[3000, 0, 1], 128), 3);
+    if let Some(emulated) = device.emulated() {
+        assert_eq!((emulated.counters().blocks, emulated.counters().sms_used), (1, 1));
+    }
+}
+
 #[test]
 fn the_reference_knows_a_map_by_hand() {
     let map = [0, 0, -1, -1, 2, -1, -1, -1, 3, 3, 3, 3, 3, -1, -1, -1];

@@ -303,6 +303,7 @@ fn one_request_uses_every_sm() {
         if let Some(emulated) = device.emulated() {
             // Two runs, each of a decoding kernel with a block on every SM and a combining one with no more.
             assert_eq!(emulated.counters().blocks, 2 * (sms as u64 + heads.min(sms as usize) as u64));
+            assert!(emulated.kernel_counters().iter().all(|kernel| kernel.counters.sms_used <= sms));
             // Every block of the cache is copied once for each tile of rows, and Q once for each block of threads.
             let tiles = heads.div_ceil(64) as u64;
             let q = sms as u64 * 64 * 1152;
@@ -438,6 +439,9 @@ fn check_append(device: &Device, stream: &Stream, case: &Append) {
         cache::Place::Slots(slots.matrix(1, tokens).unwrap())
     };
     let plan = cache::Plan::new(device, cache::Shape::new(tokens, case.page), cache::Options::new().sms(1));
+    if let Some(emulated) = device.emulated() {
+        emulated.reset();
+    }
     let args = cache::Args::new(latent_view, rope_view, place, cache.matrix_mut(rows, HEAD).unwrap());
     plan.unwrap().run(stream, args).unwrap();
     let got = cache.to_vec(stream).unwrap_or_else(|error| panic!("{case:?}: {error}"));
@@ -445,6 +449,9 @@ fn check_append(device: &Device, stream: &Stream, case: &Append) {
         assert_eq!(got.to_bits(), want.to_bits(), "cache[{}, {}]; {case:?}", at / HEAD, at % HEAD);
     }
     assert_clean(device);
+    if let Some(emulated) = device.emulated() {
+        assert_eq!((emulated.counters().blocks, emulated.counters().sms_used), (1, 1), "of a budget of one");
+    }
 }
 
 proptest! {

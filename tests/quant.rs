@@ -236,10 +236,13 @@ fn nothing_to_do_launches_nothing() {
 #[test]
 fn the_budget_of_sms_is_kept() {
     let (device, stream) = device(0);
-    check(&device, &stream, &Case { sms: 2, ..Case::new(64, 400, DType::BF16, false) });
-    // Two runs of sixteen blocks: eight for each SM.
-    if let Some(emulated) = device.emulated() {
-        assert_eq!(emulated.counters().blocks, 32);
+    for weights in [false, true] {
+        check(&device, &stream, &Case { sms: 2, ..Case::new(300, 400, DType::BF16, weights) });
+        // Two runs of a block on each SM.
+        if let Some(emulated) = device.emulated() {
+            assert_eq!((emulated.counters().blocks, emulated.counters().sms_used), (4, 2));
+            emulated.reset();
+        }
     }
 }
 

@@ -159,7 +159,7 @@ fn every_row_under_many_schedules() {
     }
 }
 
-/// More groups than a block has threads, most of them empty.
+/// As many groups as there may be, most of them empty.
 #[test]
 fn many_groups() {
     let (device, stream) = device(3);
@@ -169,6 +169,18 @@ fn many_groups() {
     }
     check(&device, &stream, &Case { blocks: 1, ..Case::new(&sizes, Some(4)) });
     check(&device, &stream, &Case { blocks: 1, alignment: 8, ..Case::new(&sizes[..300], None) });
+}
+
+#[test]
+fn the_budget_of_sms_is_kept() {
+    for slab in [None, Some(40)] {
+        let (device, stream) = device(1);
+        check(&device, &stream, &Case { sms: 3, ..Case::new(&[40, 40, 1, 30], slab) });
+        // Two runs of a block on each SM.
+        if let Some(emulated) = device.emulated() {
+            assert_eq!((emulated.counters().blocks, emulated.counters().sms_used), (6, 3));
+        }
+    }
 }
 
 #[test]

@@ -45,7 +45,19 @@ impl Device {
     }
 }
 
+/// Threads an SM has room for, and the most blocks of a walking kernel it is given.
+const THREADS_PER_SM: u32 = 2048;
+const WALKERS_PER_SM: u32 = 8;
+
 impl LoadedKernel {
+    /// Blocks for a kernel whose blocks walk whatever work there is, and that would like `wanted` of them: at most as many as `sms` SMs hold.
+    /// Within a budget one for each SM, because the chip spreads blocks over all SMs it has, and more would land on those of others.
+    pub(crate) fn walkers(&self, wanted: usize, sms: u32, budget: bool) -> u32 {
+        let per_sm =
+            if budget { 1 } else { (THREADS_PER_SM / self.kernel.row.threads).clamp(1, WALKERS_PER_SM) };
+        wanted.min(per_sm as usize * sms as usize) as u32
+    }
+
     /// Enqueues the kernel with its row's threads, cluster and shared memory.
     ///
     /// # Safety

@@ -14,8 +14,6 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::tensor::{Layout, Matrix, MatrixMut, Workspace};
 
-/// Thread blocks of the kernel an SM has room for.
-const BLOCKS_PER_SM: usize = 8;
 /// Bytes a lane moves at once.
 const VECTOR: u64 = 16;
 
@@ -46,7 +44,7 @@ impl Options {
         Options { sms: None, programmatic: false }
     }
 
-    /// Sizes the grid for `sms` SMs and leaves the others to whatever runs beside.
+    /// Uses at most `sms` SMs, a block on each, and leaves the others to whatever runs beside.
     #[must_use]
     pub const fn sms(mut self, sms: u32) -> Options {
         self.sms = Some(sms);
@@ -102,7 +100,8 @@ pub struct Plan {
     device: Device,
     shape: Shape,
     programmatic: bool,
-    sms: usize,
+    sms: u32,
+    budget: bool,
     kernel: LoadedKernel,
 }
 
@@ -128,7 +127,8 @@ impl Plan {
             device: device.clone(),
             shape,
             programmatic: options.programmatic,
-            sms: sms as usize,
+            sms,
+            budget: options.sms.is_some(),
             kernel,
         })
     }
@@ -176,7 +176,7 @@ impl Plan {
             .u32(cache.rows as u32)
             .u32(most as u32);
         let warps = self.kernel.kernel.row.threads as usize / 32;
-        let blocks = tokens.div_ceil(warps).min(BLOCKS_PER_SM * self.sms) as u32;
+        let blocks = self.kernel.walkers(tokens.div_ceil(warps), self.sms, self.budget);
         // SAFETY: the kernel was loaded on the plan's device, which `check` found to be the stream's; the parameters are
         // the row's list in order; every address was checked to be on this device with these shapes and strides, and is
         // valid by the contract of the views.

@@ -18,12 +18,12 @@ pub mod group_ends;
 pub mod swiglu;
 
 /// `2^t` as the kernels of this family compute it, written plainly. In FP32, every operation rounded to nearest: `t` is cut to
-/// -125 and 126 (a NaN stays one); `n` is `t` rounded to an integer, ties to even, and `f = t - n`; `p = 2^f` by Horner's rule with
+/// -125 and 125 (a NaN stays one); `n` is `t` rounded to an integer, ties to even, and `f = t - n`; `p = 2^f` by Horner's rule with
 /// fused multiply-adds over `ln(2)^k / k!`; the result is `p · 2^n`, exactly.
 pub fn exp2(t: f32) -> f32 {
     const COEFFICIENTS: [u32; 7] =
         [0x3f80_0000, 0x3f31_7218, 0x3e75_fdf0, 0x3d63_5847, 0x3c1d_955b, 0x3aae_c3ff, 0x3921_8489];
-    let t = t.clamp(-125.0, 126.0);
+    let t = t.clamp(-125.0, 125.0);
     let n = t.round_ties_even();
     let f = t - n;
     let last = f32::from_bits(COEFFICIENTS[6]);

@@ -8,8 +8,6 @@ use crate::tensor::{Matrix, MatrixMut, Workspace};
 
 /// Columns of a group.
 const GROUP: usize = 128;
-/// Blocks per SM that a grid has at most; blocks walk the groups from there.
-const BLOCKS_PER_SM: usize = 8;
 
 /// Rows and columns of the matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,7 +68,7 @@ impl Options {
         self
     }
 
-    /// Sizes the grid for `sms` SMs and leaves the others to whatever runs beside.
+    /// Uses at most `sms` SMs, a block on each, and leaves the others to whatever runs beside.
     #[must_use]
     pub const fn sms(mut self, sms: u32) -> Options {
         self.sms = Some(sms);
@@ -199,7 +197,7 @@ impl Plan {
         // Activations: a warp for each group. Weights: a block for each.
         let warps = self.kernel.kernel.row.threads as usize / 32;
         let wanted = if self.options.group_rows == 1 { groups.div_ceil(warps) } else { groups };
-        let blocks = wanted.min(BLOCKS_PER_SM * self.sms as usize);
+        let blocks = self.kernel.walkers(wanted, self.sms, self.options.sms.is_some());
         let params = ParamBuffer::new()
             .u64(x.address)
             .u64(q.address)
@@ -214,7 +212,7 @@ impl Plan {
         // SAFETY: the kernel was loaded on the plan's device, which `check` found to be the stream's; the parameters are
         // the row's list in order; every address was checked to be on this device with these shapes and strides, and is
         // valid by the contract of the views.
-        unsafe { self.kernel.launch(stream, blocks as u32, self.options.programmatic, &params) }
+        unsafe { self.kernel.launch(stream, blocks, self.options.programmatic, &params) }
     }
 
     /// Checks everything there is to check about the arguments, and returns rows and columns.

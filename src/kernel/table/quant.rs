@@ -15,15 +15,16 @@ const QUANTIZE_PARAMS: &[(&str, ParamKind)] = &[
     ("power_of_two", ParamKind::U32),
 ];
 
-/// A quantiser to E4M3: input type, rows that share a scale.
+/// A quantiser to E4M3: input type, rows that share a scale, threads. Of rows a warp takes a group, and a block fills half an SM, so that one block
+/// an SM (a budget) keeps enough loads in flight; of 128 rows a block takes a group.
 macro_rules! quantize {
-    ($in:literal, $group_rows:literal) => {
+    ($in:literal, $group_rows:literal, $threads:literal threads) => {
         KernelRow {
             name: concat!("hadal_quantize_", $in, "_e4m3_", $group_rows, "x128_sm90a"),
             family: "quant",
             template: "quantize_fp8.ptx",
             constants: &[("IN", Value::Str($in)), ("GROUP_ROWS", Value::Int($group_rows))],
-            threads: 256,
+            threads: $threads,
             cluster: 1,
             dynamic_shared: 0,
             registers: 64,
@@ -38,10 +39,10 @@ macro_rules! quantize {
 
 /// Every quantiser.
 pub const ROWS: &[KernelRow] = &[
-    quantize!("bf16", 1),
-    quantize!("f16", 1),
-    quantize!("f32", 1),
-    quantize!("bf16", 128),
-    quantize!("f16", 128),
-    quantize!("f32", 128),
+    quantize!("bf16", 1, 1024 threads),
+    quantize!("f16", 1, 1024 threads),
+    quantize!("f32", 1, 1024 threads),
+    quantize!("bf16", 128, 256 threads),
+    quantize!("f16", 128, 256 threads),
+    quantize!("f32", 128, 256 threads),
 ];

@@ -8,8 +8,6 @@ use crate::tensor::{Matrix, MatrixMut, Workspace};
 
 /// Experts a token may choose, one for each lane of its warp.
 const MOST_CHOICES: usize = 32;
-/// Blocks per SM that a grid has at most; their warps walk the tokens from there.
-const BLOCKS_PER_SM: usize = 8;
 
 /// Tokens and experts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -105,7 +103,7 @@ impl Options {
         self
     }
 
-    /// Sizes the grid for `sms` SMs and leaves the others to whatever runs beside.
+    /// Uses at most `sms` SMs, a block on each, and leaves the others to whatever runs beside.
     #[must_use]
     pub const fn sms(mut self, sms: u32) -> Options {
         self.sms = Some(sms);
@@ -279,7 +277,7 @@ impl Plan {
         }
         let logits = args.logits.layout();
         let warps = self.kernel.kernel.row.threads as usize / 32;
-        let blocks = tokens.div_ceil(warps).min(BLOCKS_PER_SM * self.sms as usize);
+        let blocks = self.kernel.walkers(tokens.div_ceil(warps), self.sms, self.options.sms.is_some());
         let Options { k, groups, topk_group, normalize, scale, .. } = self.options;
         let params = ParamBuffer::new()
             .u64(logits.address)
@@ -298,7 +296,7 @@ impl Plan {
         // SAFETY: the kernel was loaded on the plan's device, which `check` found to be the stream's; the parameters are
         // the row's list in order; every address was checked to be on this device with these shapes and strides, and is
         // valid by the contract of the views.
-        unsafe { self.kernel.launch(stream, blocks as u32, self.options.programmatic, &params) }
+        unsafe { self.kernel.launch(stream, blocks, self.options.programmatic, &params) }
     }
 
     /// Checks everything there is to check about the arguments, and returns the tokens.

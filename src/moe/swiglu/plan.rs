@@ -8,8 +8,6 @@ use crate::tensor::{Matrix, MatrixMut, Workspace};
 
 /// Columns under one scale.
 const GROUP: usize = 128;
-/// Blocks per SM that a grid has at most; their warps walk the rows from there.
-const BLOCKS_PER_SM: usize = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Rows {
@@ -83,7 +81,7 @@ impl Options {
         self
     }
 
-    /// Sizes the grid for `sms` SMs and leaves the others to whatever runs beside.
+    /// Uses at most `sms` SMs, a block on each, and leaves the others to whatever runs beside.
     #[must_use]
     pub const fn sms(mut self, sms: u32) -> Options {
         self.sms = Some(sms);
@@ -217,8 +215,9 @@ impl Plan {
         let [x, sizes, q, scales] =
             [args.x.layout(), args.sizes.layout(), args.q.layout(), args.scales.layout()];
         let warps = self.kernel.kernel.row.threads as usize / 32;
-        let wanted = (rows * (self.shape.cols / GROUP)).div_ceil(warps);
-        let blocks = wanted.min(BLOCKS_PER_SM * self.sms as usize);
+        // A warp takes two groups of a row; work goes to every SM before a block has more of it than a quarter of its warps can take.
+        let wanted = (rows * (self.shape.cols / GROUP).div_ceil(2)).div_ceil(warps / 4);
+        let blocks = self.kernel.walkers(wanted, self.sms, self.options.sms.is_some());
         let span = match self.shape.layout {
             Rows::Contiguous { alignment } => alignment,
             Rows::Masked => rows / self.shape.groups,
@@ -240,7 +239,7 @@ impl Plan {
         // SAFETY: the kernel was loaded on the plan's device, which `check` found to be the stream's; the parameters are
         // the row's list in order; every address was checked to be on this device with these shapes and strides, and is
         // valid by the contract of the views; the kernel cuts whatever `sizes` holds to the rows given here.
-        unsafe { self.kernel.launch(stream, blocks as u32, self.options.programmatic, &params) }
+        unsafe { self.kernel.launch(stream, blocks, self.options.programmatic, &params) }
     }
 
     /// Checks everything there is to check about the arguments, and returns the rows.

@@ -19,7 +19,7 @@ fn operand(format: Format, rows: usize, seed: u64) -> Vec<u8> {
             Format::F16 => (0x2c00 + random % 0x2000) | (random >> 8 & 0x8000),
             Format::BF16 => (0x3d00 + random % 0x0400) | (random >> 8 & 0x8000),
             Format::TF32 => 0x3d00_0000 + random % 0x0400_0000,
-            Format::S8 | Format::U8 => random,
+            Format::S8 | Format::U8 | Format::B1 => random,
         };
         bytes.extend_from_slice(&bits.to_le_bytes()[..format.bytes()]);
     }

@@ -21,6 +21,8 @@ const POISON: i32 = 2_147_480_000;
 #[derive(Debug, Clone)]
 struct Case {
     lengths: Vec<i32>,
+    /// What the device finds in place of these lengths.
+    told: Option<Vec<i32>>,
     query_tokens: usize,
     heads: usize,
     page: usize,
@@ -39,6 +41,7 @@ impl Case {
     fn new(lengths: &[i32], heads: usize) -> Case {
         Case {
             lengths: lengths.to_vec(),
+            told: None,
             query_tokens: 1,
             heads,
             page: 64,
@@ -147,7 +150,7 @@ fn check(device: &Device, stream: &Stream, case: &Case) -> Got {
     let cache_rows = cache.len() / HEAD;
     let cache = device.upload(stream, &pitched(&cache, HEAD, case.gaps[1])).unwrap();
     let table = device.upload(stream, &table).unwrap();
-    let lengths = device.upload(stream, &case.lengths).unwrap();
+    let lengths = device.upload(stream, case.told.as_ref().unwrap_or(&case.lengths)).unwrap();
     let mut got: Option<Got> = None;
     for _ in 0..2 {
         let mut out = device.alloc::<bf16>(8 + rows * out_pitch + 16).unwrap();
@@ -261,6 +264,16 @@ fn lengths_around_the_edges() {
         for sms in [1, 2] {
             check(&device, &stream, &Case { sms, ..Case::new(&[length], 16) });
         }
+    }
+}
+
+/// Lengths that cannot be, found on the device: below zero is nothing, and nobody has more tokens than were planned for.
+#[test]
+fn lengths_that_cannot_be() {
+    let (device, stream) = device_of(2, 3);
+    let told = Some(vec![i32::MAX, -1, 65, i32::MIN, 201]);
+    for sms in [1, 3] {
+        check(&device, &stream, &Case { told: told.clone(), sms, ..Case::new(&[200, 0, 65, 0, 200], 8) });
     }
 }
 

@@ -147,6 +147,13 @@ impl Core<'_> {
         }
     }
 
+    /// Lanes execute what their own member mask leaves them out of.
+    pub(crate) fn not_members(&mut self, lanes: u32, message: String) {
+        self.advise(Class::PartialWarp, lanes, |_| {
+            (message, None, "name every lane that executes it: undefined otherwise, says the manual")
+        });
+    }
+
     /// Lanes take different ways.
     #[inline]
     pub(crate) fn lanes_part(&mut self) {

@@ -2,10 +2,15 @@
 //!
 //! Each names its members; members that live must execute it together. A source lane outside the active ones keeps the
 //! reader's own value for `shfl` out of range, and is an error when it is in range but absent.
+//!
+//! A lane that is not a member of its own instruction has no defined result. But a `shfl` that the whole warp executes gives every
+//! lane its neighbour's value whatever the mask says, and FlashInfer's Hopper MLA leans on that: advice, not a fault.
 
 use super::{Core, Flow, Step, lanes};
 use crate::ir::{Op, PredSrc, Redux, Reg, Shfl, Src, Type, Vote};
 use crate::report::{Class, Report};
+
+const SHUFFLE: &str = "shfl.sync";
 
 impl Core<'_> {
     /// The member mask of a `.sync` instruction: all lanes must be in their own, and all members here.
@@ -18,11 +23,11 @@ impl Core<'_> {
             absent |= (!col[l] >> l & 1) << l;
         });
         if absent != 0 {
-            return Err(self.report(
-                Class::PartialWarp,
-                absent,
-                format!("{what} by lanes that are not in its member mask {:#010x}", need),
-            ));
+            let message = format!("{what} by lanes that are not in its member mask {need:#010x}");
+            if what != SHUFFLE || mask != self.warp.live {
+                return Err(self.report(Class::PartialWarp, absent, message));
+            }
+            self.not_members(absent, message);
         }
         self.converge(need, mask, what)
     }
@@ -31,7 +36,7 @@ impl Core<'_> {
         let Op::Shfl { mode, dst, pred, a, b, c, mask: members } = op else {
             return Err(self.unsupported(mask));
         };
-        if let Some(flow) = self.members(members, mask, "shfl.sync")? {
+        if let Some(flow) = self.members(members, mask, SHUFFLE)? {
             return Ok(flow);
         }
         let (a, b, c) = (self.get32(a), self.get32(b), self.get32(c));

@@ -175,6 +175,25 @@ fn advice() {
     assert!(advice.len() == 1 && advice[0].starts_with("@%first bra meet"), "{advice:?}");
 }
 
+/// A shuffle by a whole warp, half of which its mask does not name, is a shuffle by all; by half a warp it is a fault.
+#[test]
+fn lanes_outside_their_own_mask() {
+    let body = "
+    shfl.sync.bfly.b32 %a, %tid, 3, 31, @@;
+    xor.b32 %a, %a, 3;
+    setp.eq.u32 %p, %a, %tid;
+    @!%p trap;
+    ret;";
+    let shuffle = |mask: &str| run(config(), "", &body.replace("@@", mask), blocks(1, 32));
+    assert_eq!(shuffle("0xffffffff"), (None, vec![]));
+    let (found, advice) = shuffle("0x11111111");
+    assert_eq!(found, None);
+    assert!(advice.len() == 1 && advice[0].contains("not in its member mask 0x11111111"), "{advice:?}");
+    let half = "setp.lt.u32 %p, %tid, 16; @%p shfl.sync.bfly.b32 %a, %tid, 3, 31, 0x1111; ret;";
+    let report = run(config(), "", half, blocks(1, 32)).0.expect("nothing found");
+    assert_eq!(report.class, Class::PartialWarp, "{report}");
+}
+
 /// Checkers can be switched off.
 #[test]
 fn switches() {

@@ -10,6 +10,7 @@ use hadal_emulator::Launch;
 use crate::abi::{Handle, In, exports};
 use crate::error::{Code, Error, Result};
 use crate::function::DEFAULT_SHARED;
+use crate::keep;
 use crate::state::{self, Function, State};
 
 /// `CUlaunchAttribute`: an identifier, padding, and a union of 64 bytes.
@@ -138,7 +139,8 @@ fn launch(config: &Config, handle: Handle, params: In<In<u8>>, extra: In<usize>)
     }
     state.order(stream)?;
     let id = state.streams[stream].id;
-    Ok(state.machine.launch(id, function.module, name, &launch)?)
+    state.machine.launch(id, function.module, name, &launch)?;
+    keep::launched(&function.ir, name, &launch)
 }
 
 /// The parameter buffer of an `extra` list.

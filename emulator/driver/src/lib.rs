@@ -24,6 +24,7 @@ mod function;
 mod graph;
 mod host;
 mod image;
+mod keep;
 mod launch;
 mod library;
 mod map;

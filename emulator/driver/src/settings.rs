@@ -3,13 +3,14 @@
 //! | variable | values | default |
 //! | --- | --- | --- |
 //! | `HADAL_EMULATOR_DEVICES` | 1 to 64 | 1 |
-//! | `HADAL_EMULATOR_CHECKS` | `all`, `none` | `all` |
+//! | `HADAL_EMULATOR_CHECKS` | `all` or `none`, then fields of `Checks`: `all,-proxies,proxy_reuse` | `all` |
 //! | `HADAL_EMULATOR_TENSOR` | `exact`, `fast` | `exact` |
 //! | `HADAL_EMULATOR_SCHEDULE` | `round-robin`, `random` | `round-robin` |
 //! | `HADAL_EMULATOR_COMPLETION` | `latest`, `eager`, `random` | `latest` |
 //! | `HADAL_EMULATOR_SEED` | a number | 0 |
 //! | `HADAL_EMULATOR_LIMIT` | warp instructions per wait | none |
 //! | `HADAL_EMULATOR_PTX` | folders, separated by `:` | none |
+//! | `HADAL_EMULATOR_KEEP` | a folder for the PTX that is launched | none |
 
 use std::path::PathBuf;
 
@@ -26,6 +27,11 @@ pub fn ptx_folders() -> Vec<PathBuf> {
         Some(list) => std::env::split_paths(&list).filter(|p| !p.as_os_str().is_empty()).collect(),
         None => Vec::new(),
     }
+}
+
+/// Where what was launched is to be kept.
+pub fn keep_folder() -> Option<PathBuf> {
+    std::env::var_os(format!("{PREFIX}KEEP")).filter(|folder| !folder.is_empty()).map(PathBuf::from)
 }
 
 /// The machine that the environment asks for.
@@ -49,11 +55,10 @@ fn configure(get: impl Fn(&str) -> Option<String>) -> Result<MachineConfig> {
     config.devices = vec![DeviceConfig::h100(); devices as usize];
     config.seed = number("SEED", 0, u64::MAX)?.unwrap_or(0);
     config.instruction_limit = number("LIMIT", 1, u64::MAX)?;
-    config.checks = match get("CHECKS").as_deref() {
-        None | Some("all") => Checks::all(),
-        Some("none") => Checks::none(),
-        Some(got) => return Err(wrong("CHECKS", "`all` or `none`", got)),
-    };
+    if let Some(text) = get("CHECKS") {
+        let expected = "`all` or `none`, then names of checks, each with `-` in front to switch it off";
+        config.checks = checks(&text).ok_or_else(|| wrong("CHECKS", expected, &text))?;
+    }
     config.tensor_mode = match get("TENSOR").as_deref() {
         None | Some("exact") => Mode::Exact,
         Some("fast") => Mode::Fast,
@@ -71,6 +76,33 @@ fn configure(get: impl Fn(&str) -> Option<String>) -> Result<MachineConfig> {
         Some(got) => return Err(wrong("COMPLETION", "`latest`, `eager` or `random`", got)),
     };
     Ok(config)
+}
+
+fn checks(text: &str) -> Option<Checks> {
+    let mut names = text.split(',');
+    let mut checks = match names.next()? {
+        "all" => Checks::all(),
+        "none" => Checks::none(),
+        _ => return None,
+    };
+    for name in names {
+        let (name, on) = name.strip_prefix('-').map_or((name, true), |name| (name, false));
+        *match name {
+            "uninitialised" => &mut checks.uninitialised,
+            "registers" => &mut checks.registers,
+            "wgmma" => &mut checks.wgmma,
+            "bulk_source" => &mut checks.bulk_source,
+            "races" => &mut checks.races,
+            "proxies" => &mut checks.proxies,
+            "transactions" => &mut checks.transactions,
+            "non_coherent" => &mut checks.non_coherent,
+            "letter" => &mut checks.letter,
+            "proxy_reuse" => &mut checks.proxy_reuse,
+            "trailing_sector" => &mut checks.trailing_sector,
+            _ => return None,
+        } = on;
+    }
+    Some(checks)
 }
 
 #[cfg(test)]
@@ -99,10 +131,21 @@ mod tests {
     }
 
     #[test]
+    fn checks_are_switched_one_by_one() {
+        let config = with(&[("CHECKS", "all,-proxies,proxy_reuse")]).unwrap();
+        assert_eq!(config.checks, Checks { proxies: false, proxy_reuse: true, ..Checks::all() });
+        assert_eq!(
+            with(&[("CHECKS", "none,races")]).unwrap().checks,
+            Checks { races: true, ..Checks::none() }
+        );
+    }
+
+    #[test]
     fn nonsense_names_its_variable() {
         for (name, value) in [
             ("DEVICES", "0"),
             ("CHECKS", "some"),
+            ("CHECKS", "all,proxy"),
             ("TENSOR", ""),
             ("SCHEDULE", "x"),
             ("COMPLETION", "y"),

@@ -1,8 +1,7 @@
 // CUTLASS's Hopper GEMMs, instantiated: D = A · Bᵀ, A and B with K innermost, D in BF16.
 //
-// Compiled twice by nvcc. With -ptx it is the kernel. As a host library it is CUTLASS's own host code, which turns pointers and
-// shapes into the kernel's parameters (tensor maps included) and says how to launch it; the launch itself is host.py's, since
-// the CUDA runtime that CUTLASS would launch through needs machine code.
+// The host is CUTLASS's own, GemmUniversalAdapter: it turns pointers and shapes into the kernel's parameters (tensor maps
+// included), chooses grid and cluster, and launches through the CUDA runtime.
 //
 // FP8_BLOCKWISE: E4M3 with F32 scales for 1×128 of A and 128×128 of B (collective sm90_mma_tma_gmma_ss_warpspecialized_fp8_
 // blockwise_scaling). Without: plain BF16. CLUSTER_M and COOPERATIVE choose the rest.
@@ -55,20 +54,22 @@ using CollectiveMainloop = typename cutlass::gemm::collective::CollectiveBuilder
 
 using Kernel = cutlass::gemm::kernel::GemmUniversal<Shape<int, int, int, int>, CollectiveMainloop, CollectiveEpilogue>;
 
-#ifdef KERNEL
-template __global__ void cutlass::device_kernel<Kernel>(__grid_constant__ const typename Kernel::Params);
-#else
+using Gemm = cutlass::gemm::device::GemmUniversalAdapter<Kernel>;
 
-#include <cstring>
+#include <cstdio>
 
-// Bytes of the parameters, which are written to `to`; `shape` is grid, block, cluster, dynamic shared memory.
-extern "C" int arguments(void *to, int capacity, int *shape, int m, int n, int k, int sms, Element *a, Element *b, Output *d,
-                         float *scales_a, float *scales_b) {
+static int failed(const char *what, cutlass::Status status) {
+    if (status != cutlass::Status::kSuccess)
+        std::fprintf(stderr, "%s: %s\n", what, cutlass::cutlassGetStatusString(status));
+    return status != cutlass::Status::kSuccess;
+}
+
+// Pointers are the device's; `sms` are as many as the persistent kernel may have.
+extern "C" int gemm(int m, int n, int k, int sms, Element *a, Element *b, Output *d, float *scales_a, float *scales_b) {
     auto stride_a = cutlass::make_cute_packed_stride(typename Kernel::StrideA{}, make_shape(m, k, 1));
     auto stride_b = cutlass::make_cute_packed_stride(typename Kernel::StrideB{}, make_shape(n, k, 1));
     auto stride_d = cutlass::make_cute_packed_stride(typename Kernel::StrideD{}, make_shape(m, n, 1));
-    cutlass::KernelHardwareInfo hardware{0, sms};
-    typename Kernel::Arguments given{cutlass::gemm::GemmUniversalMode::kGemm, {m, n, k, 1}, {}, {}, hardware};
+    typename Gemm::Arguments given{cutlass::gemm::GemmUniversalMode::kGemm, {m, n, k, 1}, {}, {}, {0, sms}};
 #ifdef FP8_BLOCKWISE
     given.mainloop = {a, stride_a, b, stride_b, scales_a, ScaleConfig::tile_atom_to_shape_SFA(make_shape(m, n, k, 1)),
                       scales_b, ScaleConfig::tile_atom_to_shape_SFB(make_shape(m, n, k, 1))};
@@ -76,14 +77,14 @@ extern "C" int arguments(void *to, int capacity, int *shape, int m, int n, int k
     given.mainloop = {a, stride_a, b, stride_b};
 #endif
     given.epilogue = {{1.0f, 0.0f}, nullptr, {}, d, stride_d};
-    if (!Kernel::can_implement(given) || (int)sizeof(typename Kernel::Params) > capacity)
-        return -1;
-    alignas(128) typename Kernel::Params params = Kernel::to_underlying_arguments(given, nullptr);
-    std::memcpy(to, &params, sizeof params);
-    dim3 grid = Kernel::get_grid_shape(params), block = Kernel::get_block_shape();
-    int all[10] = {(int)grid.x, (int)grid.y, (int)grid.z, (int)block.x, (int)block.y, (int)block.z, CLUSTER_M, 1, 1,
-                   (int)Kernel::SharedStorageSize};
-    std::memcpy(shape, all, sizeof all);
-    return sizeof params;
+    void *workspace = nullptr;
+    cudaMalloc(&workspace, Gemm::get_workspace_size(given));
+    Gemm gemm;
+    bool wrong = failed("can_implement", Gemm::can_implement(given)) || failed("initialize", gemm.initialize(given, workspace)) ||
+                 failed("run", gemm.run());
+    cudaError_t ran = cudaDeviceSynchronize();
+    if (ran != cudaSuccess)
+        std::fprintf(stderr, "kernel: %s\n", cudaGetErrorString(ran));
+    cudaFree(workspace);
+    return wrong || ran != cudaSuccess;
 }
-#endif

@@ -26,6 +26,9 @@ pub enum Type {
     Pred,
     /// Single bits, eight to a byte (operands of matrix products).
     B1,
+    /// Integers of four bits, two to a byte (operands of matrix products).
+    S4,
+    U4,
     B8,
     B16,
     B32,
@@ -53,12 +56,12 @@ pub enum Type {
 }
 
 impl Type {
-    /// Size in bytes of one element (predicates: 0; single bits: the byte that holds eight).
+    /// Size in bytes of one element (predicates: 0; single bits: the byte that holds eight; integers of four: two).
     pub const fn bytes(self) -> u32 {
         use Type::*;
         match self {
             Pred => 0,
-            B1 | B8 | U8 | S8 | E4M3 | E5M2 => 1,
+            B1 | S4 | U4 | B8 | U8 | S8 | E4M3 | E5M2 => 1,
             B16 | U16 | S16 | F16 | BF16 | E4M3x2 | E5M2x2 => 2,
             B32 | U32 | S32 | F16x2 | BF16x2 | TF32 | F32 => 4,
             B64 | U64 | S64 | F64 => 8,
@@ -128,6 +131,10 @@ pub enum Special {
     Globaltimer,
     DynamicSmemSize,
     TotalSmemSize,
+    AggrSmemSize,
+    ReservedSmemBegin,
+    ReservedSmemEnd,
+    ReservedSmemCap,
     EnvReg(u8),
 }
 
@@ -208,8 +215,10 @@ pub struct Arith {
     pub round: Round,
     /// `.ftz`
     pub ftz: bool,
-    /// `.sat` (float: clamp to \[0,1\]; integer: clamp to range) or `.satfinite`.
+    /// `.sat` (float: clamp to \[0,1\]; integer: clamp to range).
     pub sat: bool,
+    /// `.satfinite`: what overflows becomes the largest finite value.
+    pub satfinite: bool,
     /// `.relu`
     pub relu: bool,
     /// `.NaN` of min/max
@@ -228,6 +237,7 @@ pub enum BinOp {
     MulHi,
     MulWide,
     Mul24Lo,
+    Mul24Hi,
     Div,
     Rem,
     Min,
@@ -237,6 +247,12 @@ pub enum BinOp {
     Xor,
     Shl,
     Shr,
+    /// `szext`: `a` extended from its low `b` bits; bits beyond 32 count as 32 or wrap.
+    SzextClamp,
+    SzextWrap,
+    /// `bmsk`: `b` ones from bit `a` on.
+    BmskClamp,
+    BmskWrap,
     /// `copysign`: sign of `a`, magnitude of `b`.
     CopySign,
     /// Floating multiply.
@@ -305,6 +321,14 @@ pub enum TernOp {
     Dp4aUS,
     Dp4aSU,
     Dp4aSS,
+    /// `dp2a`: two 16-bit halves of `a` by the lower or upper two bytes of `b`.
+    Dp2a {
+        hi: bool,
+        a_signed: bool,
+        b_signed: bool,
+    },
+    /// `fns`: the position of the n-th set bit.
+    Fns,
 }
 
 /// Comparison operators of `setp`, `set`, `slct`. `…u` forms are true when an operand is NaN.
@@ -654,7 +678,8 @@ pub enum Op {
     Ld { space: Space, ty: Type, dsts: Vec<Option<Reg>>, addr: Addr, sem: Semantics, scope: Scope, nc: bool },
     /// `st`
     St { space: Space, ty: Type, srcs: Vec<Src>, addr: Addr, sem: Semantics, scope: Scope },
-    /// `atom` (dst) and `red` (no dst); vector forms have several elements. `b` and `c`: second and third operand (cas: compare, new).
+    /// `atom` (dst) and `red` (no dst); vector forms have several elements, `.b128` has two of `B64`, low half
+    /// first. `b` and `c`: second and third operand (cas: compare, new), `c` empty where there is none.
     Atom {
         space: Space,
         op: AtomOp,
@@ -662,7 +687,7 @@ pub enum Op {
         dsts: Vec<Option<Reg>>,
         addr: Addr,
         b: Vec<Src>,
-        c: Option<Src>,
+        c: Vec<Src>,
         sem: Semantics,
         scope: Scope,
         red: bool,
@@ -709,6 +734,8 @@ pub enum Op {
     Redux { op: Redux, ty: Type, dst: Reg, a: Src, mask: Src },
     /// `ldmatrix.sync.aligned.m8n8.xN[.trans].shared.b16`
     LdMatrix { dsts: Vec<Reg>, addr: Addr, trans: bool, space: Space },
+    /// `movmatrix.sync.aligned.m8n8.trans.b16`
+    MovMatrix { dst: Reg, src: Src },
     /// `stmatrix.sync.aligned.m8n8.xN[.trans].shared.b16`
     StMatrix { srcs: Vec<Src>, addr: Addr, trans: bool, space: Space },
     /// `mbarrier.init addr, count`
@@ -810,6 +837,8 @@ pub struct Mma {
     pub c: Vec<Src>,
     /// `.satfinite` (integer forms).
     pub satfinite: bool,
+    /// `.xor` (single bits, which are otherwise combined by and).
+    pub xor: bool,
 }
 
 /// Fields of a tensor map that `tensormap.replace` may change.

@@ -88,7 +88,7 @@ fn arithmetic() {
         Op::Cvt {
             to: Type::E4M3x2,
             from: Type::F32,
-            mods: Arith { round: Round::Rn, sat: true, ..mods },
+            mods: Arith { round: Round::Rn, satfinite: true, ..mods },
             dst: Reg::B32(0),
             a: r(1),
             b: Some(r(2)),

@@ -3,7 +3,8 @@
 //! * `ptxas` assembles every table and kernel of `isa/`: what they say is PTX.
 //! * Where `ptxas` computes an instruction of constants itself, its result equals the emulator's, bit for bit: each operation of the
 //!   list below is applied to immediates, the stored constant is read back from the SASS. What it leaves to the chip
-//!   (`rcp.rn`, `div.rn`, `sqrt.rn`, `tanh` …) is not in the list; a listed form that a version no longer folds is an error.
+//!   (`rcp.rn`, `div.rn`, `sqrt.rn`, `tanh`, directed roundings, `bmsk`, narrow `cvt` …) is not in the list; a listed form that a
+//!   version no longer folds is an error.
 //!
 //! Needs `HADAL_PTXAS` and `HADAL_NVDISASM`.
 
@@ -118,6 +119,19 @@ const FOLDS: &[Fold] = &[
     fold("mul.hi.u32", "rrr", &[INTEGERS, INTEGERS]),
     fold("mul.hi.s32", "rrr", &[INTEGERS, INTEGERS]),
     fold("mul.wide.s32", "qrr", &[INTEGERS, INTEGERS]),
+    fold("mul24.lo.u32", "rrr", &[INTEGERS, INTEGERS]),
+    fold("mul24.hi.s32", "rrr", &[INTEGERS, INTEGERS]),
+    fold("mad24.hi.u32", "rrrr", &[INTEGERS, INTEGERS, &[7]]),
+    fold("szext.clamp.s32", "rrr", &[INTEGERS, AMOUNTS]),
+    fold("szext.wrap.u32", "rrr", &[INTEGERS, AMOUNTS]),
+    fold("dp2a.lo.s32.u32", "rrrr", &[INTEGERS, INTEGERS, &[7]]),
+    fold("dp2a.hi.u32.s32", "rrrr", &[INTEGERS, INTEGERS, &[7]]),
+    fold("fns.b32", "rrrr", &[INTEGERS, &[0, 5, 31], &[0, 1, 2, 0xffff_ffff]]),
+    fold("min.f32", "rrr", &[FLOATS, FLOATS]),
+    fold("max.NaN.f32", "rrr", &[FLOATS, FLOATS]),
+    fold("cvt.rna.tf32.f32", "rr", &[FLOATS]),
+    fold("cvt.rzi.u64.f64", "qq", &[DOUBLES]),
+    fold("cvt.sat.s8.s32", "rr", &[INTEGERS]),
     fold("min.s32", "rrr", &[INTEGERS, INTEGERS]),
     fold("max.u32", "rrr", &[INTEGERS, INTEGERS]),
     fold("add.f32", "rrr", &[FLOATS, SMALL]),

@@ -12,124 +12,10 @@ mod machine_support;
 use std::fmt::Write;
 
 use hadal_emulator::{Fault, MachineConfig, tensor::Mode};
+use machine_support::products::{Element, Matrix, Noise};
 use machine_support::{Bench, config};
 
-/// An operand's element.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Element {
-    F16,
-    Bf16,
-    Tf32,
-    E4m3,
-    E5m2,
-    S8,
-    U8,
-    B1,
-}
-
 use Element::*;
-
-impl Element {
-    fn name(self) -> &'static str {
-        match self {
-            F16 => "f16",
-            Bf16 => "bf16",
-            Tf32 => "tf32",
-            E4m3 => "e4m3",
-            E5m2 => "e5m2",
-            S8 => "s8",
-            U8 => "u8",
-            B1 => "b1",
-        }
-    }
-
-    /// Bits of an element.
-    fn bits(self) -> usize {
-        match self {
-            Tf32 => 32,
-            F16 | Bf16 => 16,
-            B1 => 1,
-            _ => 8,
-        }
-    }
-
-    /// A value of the kind this test uses: anything for integers, -4 to 4 for floats.
-    fn draw(self, noise: &mut Noise) -> i64 {
-        let word = i64::from(noise.next());
-        match self {
-            S8 => word % 256 - 128,
-            U8 => word % 256,
-            B1 => word % 2,
-            _ => word % 9 - 4,
-        }
-    }
-
-    /// The bits of a value.
-    fn encode(self, value: i64) -> u32 {
-        // Sign, exponent and mantissa of a small integer in a format with so many exponent and mantissa bits.
-        let float = |exponent: u32, mantissa: u32| {
-            let sign = u32::from(value < 0) << (exponent + mantissa);
-            let magnitude = value.unsigned_abs() as u32;
-            let Some(top) = magnitude.checked_ilog2() else { return sign };
-            let bias = (1 << (exponent - 1)) - 1;
-            sign | (top + bias) << mantissa | (magnitude << mantissa >> top) & ((1 << mantissa) - 1)
-        };
-        match self {
-            F16 => float(5, 10),
-            Bf16 => float(8, 7),
-            Tf32 => float(8, 10) << 13,
-            E4m3 => float(4, 3),
-            E5m2 => float(5, 2),
-            S8 | U8 => value as u8 as u32,
-            B1 => value as u32,
-        }
-    }
-}
-
-/// Numbers without a pattern, the same in every run.
-struct Noise(u64);
-
-impl Noise {
-    fn next(&mut self) -> u32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as u32
-    }
-}
-
-/// A matrix of `rows` (M of A, N of B) by K values.
-struct Matrix {
-    element: Element,
-    k: usize,
-    values: Vec<i64>,
-}
-
-impl Matrix {
-    fn draw(element: Element, rows: usize, noise: &mut Noise) -> Matrix {
-        let k = 256 / element.bits();
-        Matrix { element, k, values: (0..rows * k).map(|_| element.draw(noise)).collect() }
-    }
-
-    fn row(&self, row: usize) -> &[i64] {
-        &self.values[row * self.k..][..self.k]
-    }
-
-    fn rows(&self) -> usize {
-        self.values.len() / self.k
-    }
-
-    /// The 32 bytes of a row, K ascending.
-    fn row_bytes(&self, row: usize) -> [u8; 32] {
-        let bits = self.element.bits();
-        let mut bytes = [0; 32];
-        for (k, &value) in self.row(row).iter().enumerate() {
-            let word = self.element.encode(value);
-            for bit in (0..bits).filter(|b| word >> b & 1 == 1) {
-                bytes[(k * bits + bit) / 8] |= 1 << ((k * bits + bit) % 8);
-            }
-        }
-        bytes
-    }
-}
 
 /// How an operand lies in shared memory.
 #[derive(Clone, Copy, Debug)]
@@ -330,7 +216,7 @@ fn fragments(a: &Matrix) -> Vec<u32> {
 fn result_bits(form: Form, value: i64) -> u32 {
     match form.result {
         "f32" => (value as f32).to_bits(),
-        "f16" => F16.encode(value),
+        "f16" => F16.encode(value) as u32,
         _ if form.satfinite => value.clamp(i32::MIN.into(), i32::MAX.into()) as u32,
         _ => value as u32,
     }
@@ -356,8 +242,8 @@ fn run(form: Form, variant: Variant, seed: usize) {
     let text = kernel(form, variant);
     for (swizzle, mode) in [Mode::Exact, Mode::Fast, Mode::Exact, Mode::Fast].into_iter().enumerate() {
         let mut noise = Noise((seed * 4 + swizzle) as u64);
-        let a = Matrix::draw(form.a, 64, &mut noise);
-        let b = Matrix::draw(form.b, form.n, &mut noise);
+        let a = Matrix::draw(form.a, 64, 256 / form.a.bits(), &mut noise);
+        let b = Matrix::draw(form.b, form.n, 256 / form.b.bits(), &mut noise);
         let mut layout = |swizzle: usize, mn_major: bool| {
             let width = 1 << swizzle;
             // A pattern repeats after `width` rows of 128 bytes; half of the cases start it elsewhere.

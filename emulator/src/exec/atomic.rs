@@ -109,7 +109,7 @@ impl Core<'_> {
             return Err(self.unsupported(mask));
         }
         let operands: Vec<_> = b.iter().map(|b| self.get64(b)).collect();
-        let third = c.as_ref().map_or([0; 32], |c| self.get64(c));
+        let third: Vec<_> = c.iter().map(|c| self.get64(c)).collect();
         let mut olds = vec![[0u64; 32]; count];
         let check = self.sys.config.checks.uninitialised;
         let full = u64::MAX >> (64 - size * 8);
@@ -145,7 +145,7 @@ impl Core<'_> {
                     let strength = crate::check::strength(crate::ir::Semantics::Relaxed, *scope);
                     self.touch_lane(global, col[l], whole, l as u32, true, strength)?;
                 }
-                for (i, operand) in operands.iter().enumerate() {
+                for (i, old) in olds.iter_mut().enumerate() {
                     let at = col[l] + i as u64 * size;
                     let bytes = match place {
                         Place::Global => self.sys.global.read(at, size, check),
@@ -155,7 +155,7 @@ impl Core<'_> {
                             .and_then(|m| m.read(at as u32 & 0xff_ffff, size as u32, check)),
                         Place::Local | Place::Param => Err(Trouble::OutOfBounds),
                     };
-                    let old = match bytes {
+                    old[l] = match bytes {
                         Ok(bytes) => bytes.iter().rev().fold(0u64, |v, byte| v << 8 | *byte as u64),
                         Err(trouble) => {
                             let mut report = self.access_report(place, at, size, false, trouble, 1 << l);
@@ -163,15 +163,26 @@ impl Core<'_> {
                             return Err(report);
                         }
                     };
+                }
+                // All of a wide value is compared before any of it is exchanged.
+                let same =
+                    *kind != AtomOp::Cas || operands.iter().zip(&olds).all(|(b, old)| b[l] & full == old[l]);
+                for (i, operand) in operands.iter().enumerate().filter(|_| same) {
+                    let at = col[l] + i as u64 * size;
+                    let old = olds[i][l];
                     // F32 sums in global memory flush subnormal operands and results.
                     let flushes = place == Place::Global && *ty == Type::F32 && *kind == AtomOp::Add;
                     let flushed = |v: u64| if flushes && v & 0x7f80_0000 == 0 { v & 0x8000_0000 } else { v };
-                    let Some(new) = combine(*kind, *ty, flushed(old), flushed(operand[l] & full), third[l])
-                    else {
+                    let Some(new) = combine(
+                        *kind,
+                        *ty,
+                        flushed(old),
+                        flushed(operand[l] & full),
+                        third.get(i).map_or(0, |c| c[l]),
+                    ) else {
                         return Err(self.unsupported(mask));
                     };
                     let new = flushed(new);
-                    olds[i][l] = old;
                     if new != old {
                         changed = true;
                         let bytes = match place {

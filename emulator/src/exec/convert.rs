@@ -108,9 +108,8 @@ fn integral(value: f64, round: Round) -> f64 {
 /// F64 to a floating-point result.
 fn to_float(value: f64, to: Type, mods: Arith) -> Option<u64> {
     let round = rounding(mods.round);
-    let saturates = mods.sat && matches!(to, Type::F32 | Type::F64 | Type::F16 | Type::BF16 | Type::F16x2);
-    let clamp = Clamp { satfinite: mods.sat && !saturates, relu: mods.relu };
-    let value = if saturates { if value > 0.0 { value.min(1.0) } else { 0.0 } } else { value };
+    let clamp = Clamp { satfinite: mods.satfinite, relu: mods.relu };
+    let value = if mods.sat { if value > 0.0 { value.min(1.0) } else { 0.0 } } else { value };
     Some(match to {
         Type::F64 => value.to_bits(),
         Type::F32 => {
@@ -238,8 +237,10 @@ mod tests {
         let rn = with(Round::Rn);
         assert_eq!(convert_lane(Type::BF16x2, Type::F32, rn, f(1.0), Some(f(-2.0))), Some(0x3f80_c000));
         assert_eq!(convert_lane(Type::F16x2, Type::F32, rn, f(1.0), Some(f(-2.0))), Some(0x3c00_c000));
-        let fin = Arith { sat: true, ..rn };
+        let fin = Arith { satfinite: true, ..rn };
         assert_eq!(convert_lane(Type::E4M3x2, Type::F32, fin, f(1e9), Some(f(1.0))), Some(0x7e38));
+        assert_eq!(convert_lane(Type::BF16x2, Type::F32, fin, f(-2.0), Some(f(f32::MAX))), Some(0xc000_7f7f));
+        assert_eq!(convert_lane(Type::F16, Type::F32, fin, f(-1e9), None), Some(0xfbff));
         assert_eq!(convert_lane(Type::F16x2, Type::E4M3x2, rn, 0x3840, None), Some(0x3c00_4000));
         assert_eq!(convert_lane(Type::F32, Type::F32, with(Round::Rni), f(-0.3), None), Some(f(-0.0)));
     }

@@ -9,6 +9,7 @@
 //! inside its stated error. `div.approx` and `div.full` multiply by
 //! a reciprocal, as compiled code does; ptxas folds constants to the same bits (tests/ptxas_folding.rs).
 
+use super::directed as soft;
 use super::lanes::{map1, map2, map3, mask2, vectorised};
 use crate::convert::{self, Clamp, Rounding};
 use crate::ir::{Arith, BinOp, Cmp, Round, TernOp, UnOp};
@@ -332,7 +333,7 @@ vectorised! {
     pub(crate) fn bin_f64(op: BinOp, mods: Arith, a: &Col64, b: &Col64, d: &mut Col64) -> bool {
         let v = f64::from_bits;
         if directed(mods.round) {
-            return false;
+            return bin_f64_directed(op, mods.round, a, b, d);
         }
         match op {
             BinOp::Add => map2(a, b, d, |x, y| (v(x) + v(y)).to_bits()),
@@ -344,6 +345,17 @@ vectorised! {
             BinOp::CopySign => map2(a, b, d, |x, y| x & 1 << 63 | y & !(1 << 63)),
             _ => false,
         }
+    }
+}
+
+fn bin_f64_directed(op: BinOp, round: Round, a: &Col64, b: &Col64, d: &mut Col64) -> bool {
+    let v = f64::from_bits;
+    match op {
+        BinOp::Add => map2(a, b, d, |x, y| soft::add(v(x), v(y), round).to_bits()),
+        BinOp::Sub => map2(a, b, d, |x, y| soft::add(v(x), -v(y), round).to_bits()),
+        BinOp::Mul | BinOp::MulLo => map2(a, b, d, |x, y| soft::mul(v(x), v(y), round).to_bits()),
+        BinOp::Div => map2(a, b, d, |x, y| soft::div(v(x), v(y), round).to_bits()),
+        _ => false,
     }
 }
 
@@ -366,7 +378,10 @@ vectorised! {
     /// F64 fused multiply-add.
     pub(crate) fn fma_f64(mods: Arith, a: &Col64, b: &Col64, c: &Col64, d: &mut Col64) -> bool {
         let v = f64::from_bits;
-        !directed(mods.round) && map3(a, b, c, d, |x, y, z| v(x).mul_add(v(y), v(z)).to_bits())
+        if directed(mods.round) {
+            return map3(a, b, c, d, |x, y, z| soft::fma(v(x), v(y), v(z), mods.round).to_bits());
+        }
+        map3(a, b, c, d, |x, y, z| v(x).mul_add(v(y), v(z)).to_bits())
     }
 }
 
@@ -376,7 +391,8 @@ pub(crate) fn un_f64(op: UnOp, mods: Arith, a: &Col64, d: &mut Col64) -> bool {
     match op {
         UnOp::Neg => map1(a, d, |x| x ^ 1 << 63),
         UnOp::Abs => map1(a, d, |x| x & !(1 << 63)),
-        _ if directed(mods.round) => false,
+        UnOp::Rcp if directed(mods.round) => map1(a, d, |x| soft::div(1.0, v(x), mods.round).to_bits()),
+        UnOp::Sqrt if directed(mods.round) => map1(a, d, |x| soft::sqrt(v(x), mods.round).to_bits()),
         UnOp::Rcp => map1(a, d, |x| (1.0 / v(x)).to_bits()),
         UnOp::Sqrt => map1(a, d, |x| v(x).sqrt().to_bits()),
         UnOp::Rsqrt => map1(a, d, |x| (1.0 / v(x).sqrt()).to_bits()),

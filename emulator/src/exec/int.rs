@@ -21,6 +21,16 @@ vectorised! {
             BinOp::Mul24Lo if signed => {
                 map2(a, b, d, |x, y| ((x << 8) as i32 >> 8).wrapping_mul((y << 8) as i32 >> 8) as u32)
             }
+            BinOp::Mul24Hi if signed => map2(a, b, d, |x, y| {
+                ((i64::from((x << 8) as i32 >> 8) * i64::from((y << 8) as i32 >> 8)) >> 16) as u32
+            }),
+            BinOp::Mul24Hi => map2(a, b, d, |x, y| {
+                ((u64::from(x & 0xff_ffff) * u64::from(y & 0xff_ffff)) >> 16) as u32
+            }),
+            BinOp::SzextClamp => map2(a, b, d, |x, y| szext(x, y.min(32), signed)),
+            BinOp::SzextWrap => map2(a, b, d, |x, y| szext(x, y & 31, signed)),
+            BinOp::BmskClamp => map2(a, b, d, |x, y| bmsk(x.min(32), y.min(32))),
+            BinOp::BmskWrap => map2(a, b, d, |x, y| bmsk(x & 31, y & 31)),
             BinOp::Mul24Lo => map2(a, b, d, |x, y| (x & 0xff_ffff).wrapping_mul(y & 0xff_ffff)),
             BinOp::Div if signed => map2(a, b, d, |x, y| {
                 if y == 0 { u32::MAX } else { (x as i32).wrapping_div(y as i32) as u32 }
@@ -165,6 +175,44 @@ fn bfe(x: u64, pos: u32, len: u32, width: u32, signed: bool) -> u64 {
     field & mask | upper
 }
 
+/// The low `bits` of a value, extended to 32.
+#[inline(always)]
+fn szext(x: u32, bits: u32, signed: bool) -> u32 {
+    let by = 32 - bits;
+    if bits == 0 {
+        0
+    } else if signed {
+        ((x << by) as i32 >> by) as u32
+    } else {
+        x << by >> by
+    }
+}
+
+/// `width` ones from bit `from` on; what lies beyond bit 31 is lost.
+#[inline(always)]
+fn bmsk(from: u32, width: u32) -> u32 {
+    let ones = (1u64 << width) - 1;
+    (ones << from) as u32
+}
+
+/// The position of the `offset`-th set bit, counted from bit `base` upwards or, when negative, downwards; all ones if none.
+#[inline(always)]
+fn fns(x: u32, base: u32, offset: i32) -> u32 {
+    if offset == 0 {
+        return if base < 32 && x >> base & 1 == 1 { base } else { u32::MAX };
+    }
+    let mut left = offset.unsigned_abs();
+    let mut at = i64::from(base);
+    while (0..32).contains(&at) {
+        left -= x >> at & 1;
+        if left == 0 {
+            return at as u32;
+        }
+        at += i64::from(offset.signum());
+    }
+    u32::MAX
+}
+
 /// `bfi`: `width` is 32 or 64.
 pub(crate) fn bfi(a: u64, b: u64, pos: u32, len: u32, width: u32) -> u64 {
     let (pos, len) = (pos & 0xff, len & 0xff);
@@ -224,6 +272,20 @@ fn dp4a(a: u32, b: u32, c: u32, a_signed: bool, b_signed: bool) -> u32 {
     (0..4).fold(c, |sum, i| sum.wrapping_add((byte(a, i, a_signed) * byte(b, i, b_signed)) as u32))
 }
 
+#[inline(always)]
+fn dp2a(a: u32, b: u32, c: u32, hi: bool, a_signed: bool, b_signed: bool) -> u32 {
+    let half = |i: u32| {
+        let v = (a >> (16 * i)) as u16;
+        if a_signed { v as i16 as i32 } else { v as i32 }
+    };
+    let byte = |i: u32| {
+        let v = (b >> (8 * i)) as u8;
+        if b_signed { v as i8 as i32 } else { v as i32 }
+    };
+    let first = if hi { 2 } else { 0 };
+    (0..2).fold(c, |sum, i| sum.wrapping_add((half(i) * byte(first + i)) as u32))
+}
+
 vectorised! {
     /// Three operands of 32 bits.
     pub(crate) fn tern32(
@@ -258,6 +320,10 @@ vectorised! {
             TernOp::Dp4aUS => map3(a, b, c, d, |x, y, z| dp4a(x, y, z, false, true)),
             TernOp::Dp4aSU => map3(a, b, c, d, |x, y, z| dp4a(x, y, z, true, false)),
             TernOp::Dp4aSS => map3(a, b, c, d, |x, y, z| dp4a(x, y, z, true, true)),
+            TernOp::Dp2a { hi, a_signed, b_signed } => {
+                map3(a, b, c, d, |x, y, z| dp2a(x, y, z, hi, a_signed, b_signed))
+            }
+            TernOp::Fns => map3(a, b, c, d, |x, y, z| fns(x, y, z as i32)),
             _ => false,
         }
     }

@@ -1,4 +1,4 @@
-//! `ldmatrix` and `stmatrix`: 8×8 matrices of 16-bit elements, one row of 16 bytes per address lane.
+//! `ldmatrix`, `stmatrix` and `movmatrix`: 8×8 matrices of 16-bit elements, one row of 16 bytes per address lane.
 //!
 //! Matrix i takes its rows from the addresses of lanes 8i to 8i+7; the addresses of the other lanes are ignored (they hold
 //! junk in shipping code). Lane l holds elements 2(l mod 4) and 2(l mod 4)+1 of row l/4, or of column l/4 with `.trans`.
@@ -143,6 +143,21 @@ impl Core<'_> {
         }
         self.sys.counters[self.block.device].shared_store_bytes += 128 * srcs.len() as u64;
         self.sys.progress += 1;
+        Ok(Flow::Next)
+    }
+
+    /// Transposes a matrix that the lanes hold.
+    pub(super) fn movmatrix(&mut self, dst: Reg, src: &Src, mask: u32) -> Step {
+        if let Some(flow) = self.whole_warp(mask, "movmatrix")? {
+            return Ok(flow);
+        }
+        let held = self.get32(src);
+        let element = |i: usize, j: usize| u64::from(held[4 * i + j / 2] >> (16 * (j % 2)) & 0xffff);
+        let value = std::array::from_fn(|l| {
+            let (i, j) = (l / 4, 2 * (l % 4));
+            element(j, i) | element(j + 1, i) << 16
+        });
+        self.set(dst, &value, mask);
         Ok(Flow::Next)
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! Measured in bytes, all shapes have one layout: lane l holds bytes 4(l mod 4)..+4 of row l/4; of A, odd registers hold row l/4 + 8
 //! and registers 2 and 3 the bytes from 16 on; of B (columns of K bytes), register 1 does. Results and addends: lane l holds
-//! columns 2(l mod 4) and the next of row l/4, then of row l/4 + 8. Shapes of half the depth have half the registers: the rest of
-//! each row counts as zeros, which a tensor core's sum does not see.
+//! columns 2(l mod 4) and the next of row l/4, then of row l/4 + 8. Shapes of half the depth or half the rows have half the registers:
+//! the rest counts as zeros, which a tensor core's sum does not see.
 //!
 //! The arithmetic is that of `wgmma` ([`crate::tensor`]), except FP8: sm_90 has no such instruction. The assembler converts to F16
 //! and chains two products from zero, first of the elements whose index modulo 4 is below 2, then of the rest, and adds C at the
-//! end, rounded to nearest. Seen in SASS; the F16 form agrees with every vector recorded on an H100.
+//! end, rounded to nearest. Seen in SASS; the F16 form agrees with every vector recorded on an H100. F64 is a chain of fused
+//! multiply-adds in K order; an element takes a register there.
 
 use super::{Core, Flow, Step};
 use crate::convert::{self, Clamp, Rounding};
@@ -88,6 +89,24 @@ fn f16_product(mode: Mode, format: (Format, Format), a: &Rows<M>, b: &Rows<N>, a
     acc.iter_mut().zip(sum).for_each(|(c, s)| *c = add_f16(s, *c));
 }
 
+/// Four-bit integers as bytes: the elements with even index, or those with odd.
+fn nibbles<const R: usize>(rows: &Rows<R>, signed: bool, part: u32) -> Rows<R> {
+    rows.map(|row| {
+        row.map(|byte| {
+            let high = byte << (4 - 4 * part) & 0xf0;
+            if signed { (high as i8 >> 4) as u8 } else { high >> 4 }
+        })
+    })
+}
+
+/// Counts the bits that rows share, or in which they differ.
+fn count_bits(a: &Rows<M>, b: &Rows<N>, xor: bool) -> [i32; M * N] {
+    std::array::from_fn(|at| {
+        let pairs = a[at / N].iter().zip(&b[at % N]);
+        pairs.map(|(a, b)| if xor { a ^ b } else { a & b }.count_ones() as i32).sum()
+    })
+}
+
 impl Core<'_> {
     /// Gathers a fragment into rows.
     fn fragment<const R: usize>(&self, registers: &[Src]) -> Rows<R> {
@@ -128,6 +147,14 @@ impl Core<'_> {
         if let Some(flow) = self.whole_warp(mask, "mma.sync")? {
             return Ok(flow);
         }
+        if mma.d_type == Type::F64 {
+            self.mma_f64(mma, mask);
+            return Ok(Flow::Next);
+        }
+        if matches!(mma.a_type, Type::S4 | Type::U4 | Type::B1) {
+            self.mma_narrow(mma, mask);
+            return Ok(Flow::Next);
+        }
         let formats = (super::product::format(mma.a_type), super::product::format(mma.b_type));
         let (Some(a_format), Some(b_format)) = formats else { return Err(self.unsupported(mask)) };
         let format = (a_format, b_format);
@@ -162,5 +189,54 @@ impl Core<'_> {
             _ => return Err(self.unsupported(mask)),
         }
         Ok(Flow::Next)
+    }
+
+    /// Operands of less than a byte.
+    fn mma_narrow(&mut self, mma: &ir::Mma, mask: u32) {
+        let (a, b) = (self.fragment::<M>(&mma.a), self.fragment::<N>(&mma.b));
+        let mut sum = [0; M * N];
+        if mma.a_type == Type::B1 {
+            sum = count_bits(&a, &b, mma.xor);
+        } else {
+            for part in 0..2 {
+                let a = nibbles(&a, mma.a_type == Type::S4, part);
+                let b = nibbles(&b, mma.b_type == Type::S4, part);
+                product((Format::S8, Format::S8), &a, &b, true).s32(&mut sum, false);
+            }
+        }
+        for (sum, c) in sum.iter_mut().zip(self.addend(&mma.c)) {
+            let c = c as i32;
+            *sum = if mma.satfinite { c.saturating_add(*sum) } else { c.wrapping_add(*sum) };
+        }
+        self.deal(mma, |lane, i| sum[place(lane, i / 2) + i % 2] as u32, mask);
+    }
+
+    fn mma_f64(&mut self, mma: &ir::Mma, mask: u32) {
+        let depth = mma.k as usize;
+        let element = |lane: usize, k: usize| 4 * k + lane % 4;
+        // Registers of A alternate between rows l/4 and l/4 + 8 where there are sixteen.
+        let halves = mma.m as usize / 8;
+        let mut a = [[0f64; 16]; M];
+        for (i, src) in mma.a.iter().enumerate() {
+            for (lane, bits) in self.get64(src).into_iter().enumerate() {
+                a[lane / 4 + 8 * (i % halves)][element(lane, i / halves)] = f64::from_bits(bits);
+            }
+        }
+        let mut b = [[0f64; 16]; N];
+        for (i, src) in mma.b.iter().enumerate() {
+            for (lane, bits) in self.get64(src).into_iter().enumerate() {
+                b[lane / 4][element(lane, i)] = f64::from_bits(bits);
+            }
+        }
+        let addends: Vec<_> = mma.c.iter().map(|src| self.get64(src)).collect();
+        for (i, (dst, c)) in mma.d.iter().zip(addends).enumerate() {
+            let value = std::array::from_fn(|lane| {
+                let at = place(lane, i / 2) + i % 2;
+                let pairs = a[at / N][..depth].iter().zip(&b[at % N]);
+                let sum = pairs.fold(f64::from_bits(c[lane]), |sum, (a, b)| a.mul_add(*b, sum));
+                sum.to_bits()
+            });
+            self.set(*dst, &value, mask);
+        }
     }
 }

@@ -14,6 +14,7 @@ mod cluster;
 mod control;
 mod convert;
 mod cp_async;
+mod directed;
 mod float;
 mod int;
 pub(crate) mod lanes;
@@ -40,9 +41,13 @@ use crate::machine::block::{Block, Origin};
 use crate::machine::program::Program;
 use crate::machine::system::System;
 use crate::machine::warp::{Col32, Col64, Path, Wait, Warp};
+use crate::memory::SHARED_BASE;
 use crate::report::{Class, Report};
 use arith::Out;
 use lanes::{blend32, blend64};
+
+/// Shared memory is given out in pieces of so many bytes.
+const SHARED_UNIT: u64 = 128;
 
 /// What happens after an instruction.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -294,7 +299,10 @@ impl<'a> Core<'a> {
             Clock64 | Globaltimer => self.sys.clock,
             GlobaltimerLo => self.sys.clock & 0xffff_ffff,
             DynamicSmemSize => block.dynamic_shared as u64,
-            TotalSmemSize => block.layout.end as u64,
+            TotalSmemSize => u64::from(block.layout.end - SHARED_BASE).next_multiple_of(SHARED_UNIT),
+            AggrSmemSize => u64::from(block.layout.end).next_multiple_of(SHARED_UNIT),
+            ReservedSmemBegin => 0,
+            ReservedSmemEnd | ReservedSmemCap => u64::from(SHARED_BASE),
             // The two halves of the address of a cooperative grid's barrier workspace.
             EnvReg(1) => block.workspace >> 32,
             EnvReg(2) => block.workspace & 0xffff_ffff,
@@ -391,6 +399,7 @@ impl<'a> Core<'a> {
             Op::Redux { op, ty, dst, a, mask: members } => self.redux(*op, *ty, *dst, a, members, mask),
             Op::LdMatrix { dsts, addr, trans, space } => self.ldmatrix(dsts, addr, *trans, *space, mask),
             Op::StMatrix { srcs, addr, trans, space } => self.stmatrix(srcs, addr, *trans, *space, mask),
+            Op::MovMatrix { dst, src } => self.movmatrix(*dst, src, mask),
             Op::MbarInit { addr, space, count } => self.mbar_init(addr, *space, count, mask),
             Op::MbarInval { addr, space } => self.mbar_inval(addr, *space, mask),
             Op::MbarTx { addr, space, bytes, complete } => self.mbar_tx(addr, *space, bytes, *complete, mask),

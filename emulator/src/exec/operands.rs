@@ -182,6 +182,10 @@ pub(crate) fn visit(op: &Op, f: &mut dyn FnMut(Reg, Access)) {
             v.addr(addr);
             dsts.iter().for_each(|d| v.dst(*d));
         }
+        Op::MovMatrix { dst, src } => {
+            v.src(src);
+            v.dst(*dst);
+        }
         Op::StMatrix { srcs, addr, .. } => {
             v.addr(addr);
             v.srcs(srcs);

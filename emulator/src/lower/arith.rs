@@ -116,10 +116,12 @@ fn mul(l: &mut Line<'_, '_>, opcode: &str) -> Result<()> {
     let mut mods = Arith::default();
     let (op, wide) = if opcode == "mul24" {
         l.m.check(ty, INT32)?;
-        if !l.m.take("lo") {
-            return l.m.missing(".lo");
-        }
-        (BinOp::Mul24Lo, ty)
+        let op = l.m.need(".lo or .hi", |word| match word {
+            "lo" => Some(BinOp::Mul24Lo),
+            "hi" => Some(BinOp::Mul24Hi),
+            _ => None,
+        })?;
+        (op, ty)
     } else if ty.is_float() {
         mods = float_mods(l, ty)?;
         (BinOp::Mul, ty)
@@ -270,6 +272,9 @@ pub(super) fn three(l: &mut Line<'_, '_>) -> Result<()> {
         "fma" | "mad" | "madc" => fused(l),
         "lop3" => {
             l.m.ty_of(&[B32])?;
+            if let Some(op) = l.m.one_of(super::compare::bool_op) {
+                return super::rare::lop3(l, op);
+            }
             let [dst, a, b, c, table] = l.fixed()?;
             let op = TernOp::Lop3(l.integer_in(table, 0..=255)? as u8);
             let (dst, a, b, c) = (l.dst(dst, B32)?, l.src(a, B32)?, l.src(b, B32)?, l.src(c, B32)?);

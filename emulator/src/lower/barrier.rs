@@ -24,7 +24,11 @@ pub(super) fn bar(l: &mut Line<'_, '_>) -> Result<()> {
         return l.emit(Op::BarWarpSync { mask });
     }
     l.m.take("cta");
-    let aligned = l.m.take("aligned") || bar;
+    let aligned = l.m.take("aligned");
+    if bar && aligned {
+        return l.refuse("`bar` is aligned without saying so");
+    }
+    let aligned = aligned || bar;
     if l.m.take("sync") {
         let operands = l.between(1, 2)?;
         let (id, count) = numbers(l, operands)?;
@@ -143,6 +147,11 @@ fn proxy(l: &mut Line<'_, '_>) -> Result<()> {
     let (kind, addr) = match proxy {
         Proxy::Alias => (ProxyFence::Alias, None),
         Proxy::Async => {
+            if l.instruction.opcode.text == "membar" || l.m.take("shared") {
+                return l.refuse(
+                    "it is `fence.proxy.async`, alone or with .global, .shared::cta or .shared::cluster",
+                );
+            }
             let space = match l.m.space() {
                 Space::Generic => None,
                 space @ (Space::Global | Space::Shared | Space::SharedCluster) => Some(space),

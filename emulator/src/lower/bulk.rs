@@ -100,11 +100,12 @@ fn shape(l: &mut Line<'_, '_>) -> Result<Shape> {
         return l.refuse("only loads can be multicast");
     }
     let hint = l.m.take("L2::cache_hint");
-    let reduce = if reduces { Some(reduction(l, tensor)?) } else { None };
+    let reduce = if reduces { Some(reduction(l, tensor, between)?) } else { None };
     Ok(Shape { prefetch, reduce, rank, im2col, dst, src, mbarrier, multicast, hint })
 }
 
-fn reduction(l: &mut Line<'_, '_>, tensor: bool) -> Result<(AtomOp, Option<Type>)> {
+/// The operation and type of a bulk reduction; `between` blocks fewer exist.
+fn reduction(l: &mut Line<'_, '_>, tensor: bool, between: bool) -> Result<(AtomOp, Option<Type>)> {
     let op = l.m.need("an operation such as .add", operation)?;
     if matches!(op, AtomOp::Exch | AtomOp::Cas) {
         return l.refuse("a reduction returns nothing to exchange");
@@ -112,14 +113,21 @@ fn reduction(l: &mut Line<'_, '_>, tensor: bool) -> Result<(AtomOp, Option<Type>
     if tensor {
         return Ok((op, None));
     }
-    l.m.take("noftz");
+    let noftz = l.m.take("noftz");
     let allowed: &[Type] = match op {
-        AtomOp::Add => &[U32, S32, U64, S64, F16, BF16, F32, F64],
+        AtomOp::Add if between => &[U32, S32, U64],
+        AtomOp::Min | AtomOp::Max if between => &[U32, S32],
+        AtomOp::And | AtomOp::Or | AtomOp::Xor if between => &[B32],
+        AtomOp::Add => &[U32, S32, U64, F16, BF16, F32, F64],
         AtomOp::Min | AtomOp::Max => &[U32, S32, U64, S64, F16, BF16],
         AtomOp::Inc | AtomOp::Dec => &[U32],
         _ => &[B32, B64],
     };
-    Ok((op, Some(l.m.ty_of(allowed)?)))
+    let ty = l.m.ty_of(allowed)?;
+    if noftz != (op == AtomOp::Add && matches!(ty, F16 | BF16)) {
+        return l.refuse("`.noftz` goes with sums of 16-bit floats, and they need it");
+    }
+    Ok((op, Some(ty)))
 }
 
 impl Shape {

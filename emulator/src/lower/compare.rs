@@ -32,7 +32,7 @@ fn cmp(word: &str) -> Option<Cmp> {
     })
 }
 
-fn bool_op(word: &str) -> Option<BoolOp> {
+pub(super) fn bool_op(word: &str) -> Option<BoolOp> {
     Some(match word {
         "and" => BoolOp::And,
         "or" => BoolOp::Or,
@@ -45,7 +45,7 @@ fn bool_op(word: &str) -> Option<BoolOp> {
 fn check(l: &Line<'_, '_>, cmp: Cmp, ty: Type) -> Result<()> {
     use Cmp::*;
     let good = match ty {
-        Pred | B1 | B8 | U8 | S8 | B128 | TF32 | E4M3 | E5M2 | E4M3x2 | E5M2x2 => false,
+        Pred | B1 | S4 | U4 | B8 | U8 | S8 | B128 | TF32 | E4M3 | E5M2 | E4M3x2 | E5M2x2 => false,
         B16 | B32 | B64 => matches!(cmp, Eq | Ne),
         U16 | U32 | U64 => matches!(cmp, Eq | Ne | Lt | Le | Gt | Ge | Lo | Ls | Hi | Hs),
         S16 | S32 | S64 => matches!(cmp, Eq | Ne | Lt | Le | Gt | Ge),
@@ -100,10 +100,17 @@ pub(super) fn set(l: &mut Line<'_, '_>) -> Result<()> {
     };
     l.m.check(dst_ty, &[U32, S32, F32, U16, S16, F16, BF16, F16x2, BF16x2])?;
     check(l, cmp, ty)?;
+    let pair = |ty: Type| matches!(ty, F16x2 | BF16x2);
+    if pair(dst_ty) != pair(ty) || pair(ty) && dst_ty != ty {
+        return l.refuse("a pair is compared to a pair of the same type");
+    }
     let operands = l.between(3, 4)?;
     let dst = l.dst(&operands[0], dst_ty)?;
     let (a, b) = (l.src(&operands[1], ty)?, l.src(&operands[2], ty)?);
     let combine = combine(l, op, &operands[3..])?;
+    if matches!(dst_ty, F16x2 | BF16x2) {
+        return super::rare::set_pair(l, cmp, (dst_ty, ty), ftz, dst, [a, b], combine);
+    }
     l.emit(Op::Set { cmp, dst_ty, ty, ftz, dst, a, b, combine })
 }
 

@@ -2,7 +2,7 @@
 
 use crate::ir::{Arith, Op, Reg, Round, Space, Src, Type};
 use crate::ptx::Result;
-use crate::ptx::ast::{Operand, OperandKind};
+use crate::ptx::ast::{Expr, Operand, OperandKind};
 
 use super::family::Line;
 use super::modifiers::{float_round, space};
@@ -16,7 +16,7 @@ pub(super) fn mov(l: &mut Line<'_, '_>) -> Result<()> {
     if ty == B128 {
         return mov128(l);
     }
-    l.m.check(ty, &[Pred, B16, B32, B64, U16, U32, U64, S16, S32, S64, F16, F16x2, BF16, BF16x2, F32, F64])?;
+    l.m.check(ty, &[Pred, B16, B32, B64, U16, U32, U64, S16, S32, S64, F32, F64])?;
     let [to, from] = l.fixed()?;
     match (&to.kind, &from.kind) {
         (OperandKind::Vector(list), _) => {
@@ -39,6 +39,12 @@ pub(super) fn mov(l: &mut Line<'_, '_>) -> Result<()> {
         }
         _ => {
             let dst = l.dst(to, ty)?;
+            if ty == Pred
+                && let OperandKind::Expr(Expr::Name(word)) = &from.kind
+                && word.text == "%is_explicit_cluster"
+            {
+                return super::rare::explicit_cluster(l, dst);
+            }
             let src = if ty == Pred { l.pred_value(from)? } else { l.moved(from, ty)? };
             l.emit(Op::Mov { ty, dst, src })
         }
@@ -107,12 +113,15 @@ pub(super) fn cvt(l: &mut Line<'_, '_>) -> Result<()> {
             _ => float_round(word).filter(|round| !matches!(round, Round::Approx | Round::Full))?,
         })
     });
-    let satfinite = l.m.take("satfinite");
+    if l.m.take("pack") {
+        return super::rare::cvt_pack(l);
+    }
     let mods = Arith {
         round: round.unwrap_or_default(),
         ftz: l.m.take("ftz"),
         relu: l.m.take("relu"),
-        sat: l.m.take("sat") || satfinite,
+        sat: l.m.take("sat"),
+        satfinite: l.m.take("satfinite"),
         ..Arith::default()
     };
     let (to, from) = match l.m.types().as_slice() {
@@ -126,13 +135,14 @@ pub(super) fn cvt(l: &mut Line<'_, '_>) -> Result<()> {
         }
         _ => scalar(to) && scalar(from),
     };
-    if matches!(to, E4M3x2 | E5M2x2) && !satfinite {
+    if matches!(to, E4M3x2 | E5M2x2) && !mods.satfinite {
         return l.m.missing(".satfinite");
     }
     if !known {
         return l.refuse(format!("there is no conversion from {} to {}", types::name(from), types::name(to)));
     }
     rounding(l, mods.round, to, from)?;
+    modifiers(l, mods, to, from)?;
     if from == F32 && matches!(to, F16x2 | BF16x2 | E4M3x2 | E5M2x2) {
         let [dst, a, b] = l.fixed()?;
         let (dst, a, b) = (l.dst(dst, to)?, l.src(a, F32)?, Some(l.src(b, F32)?));
@@ -167,6 +177,64 @@ fn rounding(l: &Line<'_, '_>, round: Round, to: Type, from: Type) -> Result<()> 
     let packed = matches!(to, F16x2 | BF16x2 | E4M3x2 | E5M2x2 | TF32);
     if (narrows || packed) && (integral || round == Round::None) {
         return l.m.missing("a rounding such as .rn");
+    }
+    Ok(())
+}
+
+/// What may stand beside the rounding, by the manual's table and as ptxas has it.
+fn modifiers(l: &Line<'_, '_>, mods: Arith, to: Type, from: Type) -> Result<()> {
+    let (int_to, int_from) = (INTEGERS.contains(&to), INTEGERS.contains(&from));
+    let byte = |ty: Type| ty.bytes() == 1;
+    let either = |ty: Type| to == ty || from == ty;
+    if int_to != int_from && (to == BF16 && byte(from) || from == BF16 && byte(to)) {
+        return l.refuse("there is no conversion between .bf16 and 8-bit integers");
+    }
+    let packed = matches!(to, F16x2 | BF16x2 | E4M3x2 | E5M2x2 | TF32);
+    let flushes = from == F32 && !packed || to == F32 && !int_from && from != F16 && from != BF16;
+    // Widening from 16 bits to F32 flushes too, though nothing there is subnormal.
+    if mods.ftz && !(flushes || to == F32 && matches!(from, F16 | BF16)) {
+        return l.refuse("`.ftz` goes with .f32, unpacked");
+    }
+    let saturates = match (int_to, int_from) {
+        // Only where the target does not hold every value.
+        (true, true) => {
+            let wider = to.bytes() > from.bytes() && (to.is_signed() || !from.is_signed());
+            !(wider || to == from)
+        }
+        _ => !packed && !either(BF16),
+    };
+    if mods.sat && !saturates {
+        return l.refuse("`.sat` does not go with these types");
+    }
+    let short = from == F32 && matches!(to, F16 | BF16 | F16x2 | BF16x2);
+    let near_or_zero = matches!(mods.round, Round::Rn | Round::Rz);
+    let eight = matches!(to, E4M3x2 | E5M2x2);
+    let good = match to {
+        _ if short => near_or_zero && !mods.ftz && !mods.sat,
+        TF32 => !mods.satfinite || mods.round == Round::Rna,
+        F16x2 => !mods.satfinite,
+        _ => eight,
+    };
+    if (mods.relu || mods.satfinite) && !good || mods.relu && mods.round == Round::Rna {
+        return l.refuse("`.relu` and `.satfinite` do not go with this conversion");
+    }
+    let nearest = match to {
+        TF32 => matches!(mods.round, Round::Rn | Round::Rz | Round::Rna),
+        F16x2 | BF16x2 if from == F32 => near_or_zero,
+        F16x2 => mods.round == Round::Rn,
+        _ => !eight || mods.round == Round::Rn,
+    };
+    let float = !int_to && !int_from;
+    let integral = matches!(mods.round, Round::Rni | Round::Rzi | Round::Rmi | Round::Rpi);
+    let rounds = match mods.round {
+        Round::None => true,
+        Round::Rna => to == TF32,
+        _ if integral && float => to == from,
+        // Widening rounds nothing; bf16 may say so all the same.
+        _ => !float || packed || to.bytes() < from.bytes() || either(BF16),
+    };
+    if !nearest || !rounds {
+        return l.refuse("this rounding does not go with this conversion");
     }
     Ok(())
 }

@@ -10,8 +10,8 @@ use crate::ptx::{Error, Result};
 use super::body::Body;
 use super::modifiers::Modifiers;
 use super::{
-    arith, async_copy, barrier, bulk, compare, control, convert, matrix, mbarrier, memory, multimem, reduce,
-    tensormap, warp, wgmma,
+    arith, async_copy, barrier, bulk, compare, control, convert, matrix, mbarrier, memory, multimem, rare,
+    reduce, tensormap, warp, wgmma,
 };
 
 /// One instruction being lowered.
@@ -28,6 +28,7 @@ pub(super) fn lower<'a>(body: &mut Body<'a>, instruction: &'a Instruction<'a>) -
     match instruction.opcode.text {
         "add" | "sub" | "addc" | "subc" | "mul" | "mul24" | "div" | "rem" | "min" | "max" | "and" | "or"
         | "xor" | "shl" | "shr" | "copysign" => arith::two(l),
+        "szext" | "bmsk" | "mad24" | "dp2a" | "fns" => rare::integer(l),
         "neg" | "abs" | "not" | "cnot" | "popc" | "clz" | "brev" | "bfind" | "rcp" | "sqrt" | "rsqrt"
         | "ex2" | "lg2" | "sin" | "cos" | "tanh" | "testp" => arith::one(l),
         "fma" | "mad" | "madc" | "lop3" | "shf" | "prmt" | "bfe" | "sad" | "dp4a" => arith::three(l),
@@ -67,6 +68,7 @@ pub(super) fn lower<'a>(body: &mut Body<'a>, instruction: &'a Instruction<'a>) -
         "redux" => warp::redux(l),
         "ldmatrix" => matrix::ldmatrix(l),
         "stmatrix" => matrix::stmatrix(l),
+        "movmatrix" => matrix::movmatrix(l),
         "mma" => matrix::mma(l),
         "mbarrier" => mbarrier::mbarrier(l),
         "cp" => {

@@ -59,8 +59,11 @@ pub(super) fn mbarrier(l: &mut Line<'_, '_>) -> Result<()> {
 /// `mbarrier.expect_tx[.relaxed][.scope][.space].b64 [addr], bytes`
 fn tx(l: &mut Line<'_, '_>, complete: bool) -> Result<()> {
     let space = l.m.shared_space();
-    l.m.take("relaxed");
-    l.m.scope();
+    let relaxed = l.m.take("relaxed");
+    match (relaxed, l.m.scope()) {
+        (false, None) | (true, Some(Scope::Cta | Scope::Cluster)) => {}
+        _ => return l.refuse("`.relaxed` and a scope, .cta or .cluster, come together"),
+    }
     l.m.ty_of(&[B64])?;
     let [addr, bytes] = l.fixed()?;
     let ((addr, space), bytes) = (l.addr_in(addr, space)?, l.src(bytes, U32)?);

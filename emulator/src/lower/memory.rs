@@ -55,11 +55,18 @@ fn access(l: &mut Line<'_, '_>) -> Result<Access> {
 
 /// `ld`
 pub(super) fn ld(l: &mut Line<'_, '_>) -> Result<()> {
-    let nc = l.m.take("nc") || l.instruction.opcode.text == "ldu";
+    let ldu = l.instruction.opcode.text == "ldu";
+    let mut nc = l.m.take("nc") || ldu;
     l.m.take("unified");
     let mut a = access(l)?;
     if matches!(a.sem, Semantics::Release) {
         return l.refuse("a load cannot release");
+    }
+    if ldu && a.count == 8 {
+        return l.refuse("ldu has vectors of two and four");
+    }
+    if ldu && a.space == Space::Generic {
+        nc = false;
     }
     if nc && (a.space != Space::Global || a.sem != Semantics::Weak) {
         return l.refuse("`.nc` goes with plain loads of global memory");

@@ -27,6 +27,7 @@ mod module;
 mod multimem;
 mod operand;
 mod packed;
+mod rare;
 mod reduce;
 mod scope;
 mod special;

@@ -123,6 +123,7 @@ impl<'a> Modifiers<'a> {
             ftz: self.take("ftz"),
             sat: self.take("sat"),
             relu: self.take("relu"),
+            satfinite: false,
             nan: false,
             xorsign_abs: false,
         }
@@ -177,7 +178,7 @@ impl<'a> Modifiers<'a> {
         width.unwrap_or(1)
     }
 
-    /// Takes cache operators, eviction priorities and prefetch sizes, none of which changes a result. True when
+    /// Takes cache operators, eviction priorities of L1 and prefetch sizes, none of which changes a result. True when
     /// `.L2::cache_hint` was among them, which adds an operand.
     pub(super) fn cache(&mut self) -> bool {
         let hint = self.take("L2::cache_hint");
@@ -194,7 +195,6 @@ fn is_cache(word: &str) -> bool {
         None => matches!(word, "ca" | "cg" | "cs" | "lu" | "cv" | "wb" | "wt"),
         Some(("L1", rest)) => policy(rest),
         Some(("L2", "64B" | "128B" | "256B")) => true,
-        Some(("L2", rest)) => policy(rest),
         Some(_) => false,
     }
 }

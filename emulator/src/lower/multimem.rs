@@ -45,6 +45,11 @@ pub(super) fn multimem(l: &mut Line<'_, '_>) -> Result<()> {
     if count as u32 * ty.bytes() > 16 {
         return l.refuse("an access has at most 16 bytes");
     }
+    if matches!(ty, F16 | BF16) && count == 1 || ty == S64 && op == AtomOp::Add {
+        return l.refuse(
+            "unsupported instruction: multimem of this type (16-bit floats come in pairs or vectors)",
+        );
+    }
     if wide && !matches!(ty, F16 | F16x2 | BF16 | BF16x2) {
         return l.refuse("`.acc::f32` goes with 16-bit floats");
     }

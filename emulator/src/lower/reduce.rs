@@ -2,6 +2,7 @@
 
 use crate::ir::{AtomOp, Op, Scope, Semantics, Space, Src, Type};
 use crate::ptx::Result;
+use crate::ptx::ast::{Operand, OperandKind};
 
 use super::family::Line;
 
@@ -40,7 +41,7 @@ pub(super) fn atom(l: &mut Line<'_, '_>) -> Result<()> {
     let scope = l.m.scope().unwrap_or(Scope::Gpu);
     let noftz = l.m.take("noftz");
     let count = l.m.vector();
-    let ty = l.m.ty()?;
+    let mut ty = l.m.ty()?;
     let allowed: &[Type] = match op {
         AtomOp::Add if count > 1 => &[F32, F16, F16x2, BF16, BF16x2],
         AtomOp::Add => &[U32, S32, U64, S64, F32, F64, F16, F16x2, BF16, BF16x2],
@@ -48,12 +49,21 @@ pub(super) fn atom(l: &mut Line<'_, '_>) -> Result<()> {
         AtomOp::Min | AtomOp::Max => &[U32, S32, U64, S64, F16, F16x2, BF16, BF16x2],
         AtomOp::Inc | AtomOp::Dec => &[U32],
         AtomOp::And | AtomOp::Or | AtomOp::Xor => &[B32, B64],
-        AtomOp::Exch => &[B32, B64],
-        AtomOp::Cas => &[B16, B32, B64],
+        AtomOp::Exch => &[B32, B64, B128],
+        AtomOp::Cas => &[B16, B32, B64, B128],
     };
     l.m.check(ty, allowed)?;
     if noftz != matches!(ty, F16 | F16x2 | BF16 | BF16x2) {
         return l.refuse("`.noftz` goes with 16-bit floats, and they need it");
+    }
+    if hint && op == AtomOp::Cas && ty != B128 {
+        return l.refuse("a compare-and-swap takes no cache policy but for .b128");
+    }
+    if count == 8 && ty.bytes() > 2 {
+        return l.refuse("an access has at most 16 bytes");
+    }
+    if count == 1 && op != AtomOp::Add && matches!(ty, F16 | F16x2 | BF16 | BF16x2) {
+        return l.refuse("16-bit floats are compared in vectors only");
     }
     if count > 1 && !matches!(op, AtomOp::Add | AtomOp::Min | AtomOp::Max) {
         return l.refuse("vectors can be added and compared only");
@@ -72,27 +82,54 @@ pub(super) fn atom(l: &mut Line<'_, '_>) -> Result<()> {
         return l.refuse("the cache policy is missing");
     }
     let mut dsts = Vec::new();
-    if !red {
+    if ty == B128 {
+        if let OperandKind::Sink = operands[0].kind {
+            dsts = vec![None, None];
+        } else {
+            let (low, high) = l.wide_register(&operands[0])?;
+            dsts = vec![Some(low), Some(high)];
+        }
+    } else if !red {
         for element in l.vector(&operands[0], count)? {
             dsts.push(l.dst_or_sink(element, ty)?);
         }
     }
     let (addr, space) = l.addr_in(&operands[skip], space)?;
     let mut b = Vec::with_capacity(count);
-    for element in l.vector(&operands[skip + 1], count)? {
-        b.push(l.src(element, ty)?);
+    let mut c = Vec::new();
+    if ty == B128 {
+        b = halves(l, &operands[skip + 1])?;
+        if cas {
+            c = halves(l, &operands[skip + 2])?;
+        }
+        ty = B64;
+    } else {
+        for element in l.vector(&operands[skip + 1], count)? {
+            b.push(l.src(element, ty)?);
+        }
+        if cas {
+            c.push(l.src(&operands[skip + 2], ty)?);
+        }
     }
-    let c: Option<Src> = if cas { Some(l.src(&operands[skip + 2], ty)?) } else { None };
     if hint {
         l.policy(&operands[plain])?;
     }
     l.emit(Op::Atom { space, op, ty, dsts, addr, b, c, sem, scope, red })
 }
 
-/// `red.async[.relaxed.cluster].shared::cluster.mbarrier::complete_tx::bytes.op.ty [addr], value, [mbar]`
+/// Low and high half of a `.b128` register.
+fn halves<'a>(l: &mut Line<'_, 'a>, operand: &'a Operand<'a>) -> Result<Vec<Src>> {
+    let (low, high) = l.wide_register(operand)?;
+    Ok(vec![Src::Reg(low), Src::Reg(high)])
+}
+
+/// `red.async.relaxed.cluster[.shared::cluster.mbarrier::complete_tx::bytes.op.ty [addr], value, [mbar]`
 fn red_async(l: &mut Line<'_, '_>) -> Result<()> {
-    l.m.take("relaxed");
-    l.m.take("cluster");
+    for word in ["relaxed", "cluster"] {
+        if !l.m.take(word) {
+            return l.m.missing(".relaxed.cluster");
+        }
+    }
     l.m.take("shared::cluster");
     if !l.m.take("mbarrier::complete_tx::bytes") {
         return l.m.missing(".mbarrier::complete_tx::bytes");

@@ -51,6 +51,10 @@ pub(super) fn named(name: &str, member: Option<&str>) -> Option<Special> {
         "%globaltimer" => Globaltimer,
         "%dynamic_smem_size" => DynamicSmemSize,
         "%total_smem_size" => TotalSmemSize,
+        "%aggr_smem_size" => AggrSmemSize,
+        "%reserved_smem_offset_begin" => ReservedSmemBegin,
+        "%reserved_smem_offset_end" => ReservedSmemEnd,
+        "%reserved_smem_offset_cap" => ReservedSmemCap,
         _ => {
             let number = name.strip_prefix("%envreg")?;
             let canonical = number == "0" || !number.starts_with('0');

@@ -56,9 +56,8 @@ fn class(ty: Type) -> Class {
     match ty {
         Pred => Class::Pred,
         // 16-bit floats and packed formats live in `.bN` or integer registers as often as in their own.
-        B1 | B8 | B16 | B32 | B64 | B128 | F16x2 | BF16 | BF16x2 | TF32 | E4M3 | E5M2 | E4M3x2 | E5M2x2 => {
-            Class::Bits
-        }
+        B1 | S4 | U4 | B8 | B16 | B32 | B64 | B128 | F16x2 | BF16 | BF16x2 | TF32 | E4M3 | E5M2 | E4M3x2
+        | E5M2x2 => Class::Bits,
         U8 | U16 | U32 | U64 | S8 | S16 | S32 | S64 => Class::Int,
         F16 | F32 | F64 => Class::Float,
     }

@@ -170,7 +170,8 @@ fn class_of(op: &Op) -> InstructionClass {
         Op::CpAsync { .. } | Op::CpAsyncCommit | Op::Bulk(_) | Op::BulkCommit => C::AsyncCopy,
         Op::StAsync { .. } | Op::RedAsync { .. } => C::AsyncCopy,
         Op::Wgmma(_) | Op::Mma(_) => C::Tensor,
-        Op::Shfl { .. }
+        Op::MovMatrix { .. }
+        | Op::Shfl { .. }
         | Op::Vote { .. }
         | Op::Match { .. }
         | Op::ActiveMask { .. }

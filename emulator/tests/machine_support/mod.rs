@@ -1,6 +1,8 @@
 //! What the machine's tests share: a kernel from a body of PTX, buffers in and out, and the report of a run.
 #![allow(dead_code, missing_docs)]
 
+pub mod products;
+
 use std::sync::Arc;
 
 use hadal_emulator::{

@@ -142,6 +142,11 @@ pub fn fault_code(fault: &Fault) -> Code {
     }
 }
 
+/// What one of this library's own functions answered to another.
+pub fn answered(code: c_int) -> Result<()> {
+    Code::of(code).map_or(Ok(()), |code| Err(Error::quiet(code)))
+}
+
 /// The code for C, after the detail for the person.
 pub fn report(call: &'static str, error: Error) -> c_int {
     if !error.detail.is_empty() {

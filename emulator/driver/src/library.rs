@@ -8,7 +8,7 @@ use std::sync::Arc;
 use hadal_emulator::ir;
 
 use crate::abi::{DevicePtr, Handle, In, Out, Text, exports};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, answered};
 use crate::function::{cuFuncGetAttribute, cuFuncSetAttribute};
 use crate::module;
 use crate::state::{self, Function, Kind, Module, State, handle, index};
@@ -84,7 +84,7 @@ pub fn load(ir: Arc<ir::Module>) -> Result<Handle> {
 }
 
 /// The library's kernel of that name.
-pub fn kernel(library: Handle, name: &str) -> Result<Handle> {
+pub fn kernel_named(library: Handle, name: &str) -> Result<Handle> {
     let mut state = state::lock()?;
     let library = state.library(library)?;
     let kernel = module::find(&state.libraries[library].ir, name)?;
@@ -104,11 +104,6 @@ fn function_on(kernel: Handle, device: c_int) -> Result<Handle> {
     Ok(handle(Kind::Function, state.function_of(kernel, device)?))
 }
 
-/// What a call of this library answered, as a result.
-fn answered(code: c_int) -> Result<()> {
-    Code::of(code).map_or(Ok(()), |code| Err(Error::quiet(code)))
-}
-
 exports! {
     /// Options of the library are hints: binaries are never preserved, and there is nothing to optimise.
     fn cuLibraryLoadData(library: Out<Handle>, image: In<c_void>, options: In<c_uint>, values: In<Out<c_void>>,
@@ -125,8 +120,8 @@ exports! {
         Ok(())
     }
 
-    fn cuLibraryGetKernel(kernel_out: Out<Handle>, library: Handle, name: Text) {
-        kernel_out.put(kernel(library, &name.text()?.to_string_lossy())?)
+    fn cuLibraryGetKernel(kernel: Out<Handle>, library: Handle, name: Text) {
+        kernel.put(kernel_named(library, &name.text()?.to_string_lossy())?)
     }
 
     fn cuLibraryGetKernelCount(count: Out<c_uint>, library: Handle) {

@@ -165,7 +165,8 @@ pub struct Checks {
     /// complete on an mbarrier whose initialisation no fence has shown to the asynchronous proxy; threads that exit without waiting for
     /// their bulk stores or `cp.async`s; registers that `setmaxnreg` gives and nobody takes; lanes that come to an `.aligned` instruction
     /// with only the compiler to bring them together; flags by volatile accesses without fences; operands given back after one warp's wait for a
-    /// `wgmma` of four; unordered writes of the value that is there already; tensor maps edited before the copies through them are done.
+    /// `wgmma` of four; unordered writes of the value that is there already; tensor maps edited before the copies through them are done; a
+    /// `shfl.sync` by a whole warp whose mask leaves lanes out.
     pub letter: bool,
     /// Lint, off in [`Checks::all`]: asynchronous writes over bytes that were accessed ordinarily, with a barrier between but no
     /// proxy fence. The memory model asks for one, shipping kernels do without.

@@ -4,14 +4,14 @@ use std::cell::RefCell;
 use std::ffi::{c_int, c_uint};
 
 use crate::abi::{Handle, In, Out};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, answered};
 use crate::function::{
     cuFuncGetAttribute, cuFuncSetAttribute, cuOccupancyMaxActiveBlocksPerMultiprocessor,
     cuOccupancyMaxActiveClusters,
 };
 use crate::launch::{Config, cuLaunchCooperativeKernel, cuLaunchKernel, cuLaunchKernelEx};
 use crate::runtime::registry::kernel;
-use crate::runtime::{answered, runtime};
+use crate::runtime::runtime;
 
 /// `dim3`, which travels by value.
 #[repr(C)]

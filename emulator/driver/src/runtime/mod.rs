@@ -20,7 +20,7 @@ use std::cell::Cell;
 use std::ffi::c_int;
 
 use crate::context::cuDevicePrimaryCtxRetain;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Result, answered};
 use crate::state::{self, CONTEXTS};
 use crate::{abi, abi::Out};
 
@@ -47,11 +47,6 @@ fn use_device(device: c_int) -> Result<()> {
         stack.push(Some(found));
     });
     Ok(())
-}
-
-/// What a function of the driver answered.
-fn answered(code: c_int) -> Result<()> {
-    Code::of(code).map_or(Ok(()), |code| Err(Error::quiet(code)))
 }
 
 /// One call: in a context, no panic into C, its error kept.

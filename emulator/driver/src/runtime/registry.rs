@@ -72,7 +72,7 @@ pub fn kernel(symbol: usize) -> Result<Handle> {
         (None, Err(error)) => return Err(Error::new(error.code, error.detail.clone())),
     };
     binary.library = Some(library);
-    let kernel = library::kernel(library, &function.name)?;
+    let kernel = library::kernel_named(library, &function.name)?;
     function.kernel = Some(kernel);
     Ok(kernel)
 }

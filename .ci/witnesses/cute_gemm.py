@@ -1,7 +1,7 @@
 """CuTe DSL's Hopper dense GEMM (the example in FlashInfer's wheel): BF16, and FP8 with a cluster of two.
 
-Its own host code launches through a statically linked CUDA runtime, which needs more of a driver than the emulator has; so
-the PTX it compiles is launched from here, with the tensor maps its host code would make.
+Its own host code cannot run here (README.md says why); so the PTX it compiles is launched from here, with the tensor maps its
+host code would make.
 """
 
 import importlib.util

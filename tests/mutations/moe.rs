@@ -56,7 +56,8 @@ fn swiglu(kernel: &Kernel, machine: &mut Machine) -> Setup {
     let row = kernel.row;
     let masked = row.text("LAYOUT") == Some("masked");
     // More groups than a warp has lanes, so that two warps read sizes.
-    let (groups, span, rows, cols) = (40usize, if masked { 4usize } else { 2 }, 160usize, 256usize);
+    // Wide enough that a warp of the one block has several turns of work.
+    let (groups, span, rows, cols) = (40usize, if masked { 4usize } else { 2 }, 160usize, 2048usize);
     let sizes: Vec<i32> = match masked {
         true => (0..40).map(|g| [3, 0, 0, 4, 0][g % 5]).collect(),
         false => (0..40).map(|g| [3, 3, 4, 7, 7][g % 5] + 8 * (g as i32 / 5)).collect(),
@@ -64,7 +65,7 @@ fn swiglu(kernel: &Kernel, machine: &mut Machine) -> Setup {
     let x = put(machine, bytes(rows * cols * 4, 3));
     let sizes = put(machine, sizes.iter().flat_map(|s| s.to_le_bytes()).collect());
     let q = put(machine, vec![0; rows * cols]);
-    let scales = put(machine, vec![0; rows * 2 * 4]);
+    let scales = put(machine, vec![0; rows * cols / 128 * 4]);
     let mut params = Vec::new();
     for value in [x, sizes, q, scales] {
         params.extend(value.to_le_bytes());

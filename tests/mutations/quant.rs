@@ -14,7 +14,7 @@ pub fn setup(kernel: &Kernel, machine: &mut Machine) -> Setup {
     let mut params = Vec::new();
     let size = if row.text("IN") == Some("f32") { 4 } else { 2 };
     let rows_per = row.int("GROUP_ROWS").unwrap() as usize;
-    let (rows, cols) = if rows_per == 1 { (9, 300) } else { (200, 300) };
+    let (rows, cols) = if rows_per == 1 { (40, 300) } else { (200, 300) };
     let x = put(machine, bytes(rows * cols * size, 3));
     let q = put(machine, vec![0; rows * cols]);
     let scales = put(machine, vec![0; rows.div_ceil(rows_per) * 3 * 4]);

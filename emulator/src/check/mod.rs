@@ -94,23 +94,35 @@
 //! left and the host has waited for all there were. Nothing is done for instructions on registers only.
 
 pub(crate) mod clock;
+mod copies;
+mod fences;
+mod grids;
+mod groups;
 mod hooks;
+mod judge;
+mod mbarriers;
 pub(crate) mod shadow;
 mod sync;
+mod verdict;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::machine::block::{Block, Origin};
+use crate::machine::block::Origin;
 use crate::machine::stream::Order;
-use crate::machine::system::System;
 use crate::report::Class;
 use clock::{Clock, Kind, Know, agent};
-use shadow::{BlockInfo, Pages, Shadow, View};
+use grids::Carried;
+use judge::{BlockInfo, View};
+use shadow::{Pages, Shadow};
 
-pub(crate) use hooks::{strength, unmet};
-pub(crate) use shadow::{Met, SILENT};
-pub(crate) use sync::{completed_outside, left_behind};
+pub(crate) use copies::unmet;
+pub(crate) use grids::{end_block, inherit, start_block};
+pub(crate) use groups::left_behind;
+pub(crate) use hooks::strength;
+pub(crate) use judge::Met;
+pub(crate) use mbarriers::completed_outside;
+pub(crate) use shadow::SILENT;
 
 /// Scopes: block, cluster, device, system.
 const SCOPES: usize = 4;
@@ -310,34 +322,6 @@ pub(crate) struct SystemCheck {
     carried: Carried,
 }
 
-/// What the ended blocks of each stream knew of grids of other streams. By stream: its grids in order, each with what it and those
-/// before it knew; a later grid, and who waits for an event recorded behind that grid, knows it too.
-#[derive(Debug, Default)]
-struct Carried(HashMap<usize, Vec<(u32, Know)>>);
-
-impl Carried {
-    /// A block of a grid has ended, knowing this.
-    fn add(&mut self, stream: usize, grid: u32, know: impl Fn(&mut Know)) {
-        let line = self.0.entry(stream).or_default();
-        let at = line.partition_point(|(g, _)| *g < grid);
-        if line.get(at).is_none_or(|(g, _)| *g != grid) {
-            let before = at.checked_sub(1).map(|i| line[i].1.clone());
-            line.insert(at, (grid, before.unwrap_or_default()));
-        }
-        line[at..].iter_mut().for_each(|(_, known)| know(known));
-    }
-
-    /// What the grids of a stream below this number knew.
-    fn before(&self, stream: usize, grid: u32) -> Option<&Know> {
-        let line = self.0.get(&stream)?;
-        let at = line.partition_point(|(g, _)| *g < grid);
-        Some(&line[at.checked_sub(1)?].1)
-    }
-}
-
-/// Numbers of blocks that fit in an agent.
-const BLOCKS: usize = 1 << 18;
-
 impl SystemCheck {
     /// Has the host waited for every grid there was? `host`: the last grid of each stream that it has.
     pub(crate) fn all_seen(&self, host: &Order) -> bool {
@@ -357,125 +341,5 @@ impl SystemCheck {
         self.early.clear();
         self.waited.clear();
         self.blocks.clear();
-    }
-}
-
-/// A block's part, if checks are on. `open`: grids that have not ended; `rank` and `ctaid`: which block of the grid.
-pub(crate) fn start_block(
-    sys: &mut System,
-    grid: &crate::machine::launch::Grid,
-    mut open: Vec<u32>,
-    rank: u32,
-    ctaid: [u32; 3],
-) -> Option<Box<BlockCheck>> {
-    if !sys.config.checks.races {
-        return None;
-    }
-    let own = grid.id as u32;
-    let check = &mut sys.check;
-    if check.blocks.is_empty() || check.blocks.len() >= BLOCKS {
-        // Number 0 is nobody.
-        check.pages.clear();
-        check.told.clear();
-        check.carried.0.clear();
-        let nobody = BlockInfo {
-            grid: u32::MAX,
-            stream: usize::MAX,
-            device: usize::MAX,
-            cluster: 0,
-            ctaid: [0; 3],
-            program: grid.program.clone(),
-        };
-        check.blocks.clear();
-        check.blocks.push(nobody);
-    }
-    let id = check.blocks.len() as u32;
-    let cluster = id - rank;
-    check.blocks.push(BlockInfo {
-        grid: own,
-        stream: grid.stream,
-        device: grid.device,
-        cluster,
-        ctaid,
-        program: grid.program.clone(),
-    });
-    // Grids of other streams that have ended, with nothing to say that they had to.
-    for (stream, line) in &check.streams {
-        let last = grid.after.get(stream).map_or(-1, |last| *last as i64);
-        let unordered = line.partition_point(|g| i64::from(*g) <= last);
-        for earlier in line[unordered..].iter().filter(|g| **g < own) {
-            if *stream != grid.stream && !open.contains(earlier) {
-                open.push(*earlier);
-            }
-        }
-    }
-    let line = check.streams.entry(grid.stream).or_default();
-    if line.last() != Some(&own) {
-        line.push(own);
-    }
-    if !open.contains(&own) {
-        open.push(own);
-    }
-    if grid.programmatic {
-        // What began early under a grid that began early itself, and has not waited, may run beside the one before that too.
-        for before in line.iter().rev().filter(|g| **g < own) {
-            if !open.contains(before) {
-                open.push(*before);
-            }
-            if !check.early.contains(before) || check.waited.contains(before) {
-                break;
-            }
-        }
-        check.early.insert(own);
-    }
-    Some(Box::new(BlockCheck {
-        id,
-        view: Arc::new(View {
-            next: own + 1,
-            open,
-            waited: Vec::new(),
-            wait: agent(id, Kind::Mbarrier, 0x3ff),
-        }),
-        shadow: Shadow::new(grid.layout.end),
-        mbarriers: HashMap::new(),
-        unfenced: 0,
-        gates: Default::default(),
-        registers_given: None,
-        registers_taken: false,
-        registers_moved: Vec::new(),
-        ended: Know::default(),
-        end: None,
-        read: Clock::default(),
-    }))
-}
-
-/// A block has ended: what it learned of grids that still run, the next grid of its stream will know.
-pub(crate) fn end_block(sys: &mut System, block: &Block) {
-    let Some(own) = block.check.as_ref().and_then(|c| sys.check.blocks.get(c.id as usize)) else { return };
-    let stream = own.stream;
-    if sys.check.streams.len() < 2 {
-        return;
-    }
-    let blocks = &sys.check.blocks;
-    let wanted = |id: u32| blocks.get(id as usize).is_some_and(|b| b.stream != stream);
-    let grid = own.grid;
-    sys.check.carried.add(stream, grid, |known| {
-        for strand in block.warps.iter().flat_map(|warp| &warp.check.strands) {
-            known.join_of(&strand.know, wanted);
-        }
-    });
-}
-
-/// A block begins after the grids before it: it knows what they knew.
-pub(crate) fn inherit(sys: &System, after: &Order, block: &mut Block) {
-    if block.check.is_none() {
-        return;
-    }
-    let carried =
-        after.iter().filter_map(|(stream, last)| sys.check.carried.before(*stream, *last as u32 + 1));
-    for carried in carried {
-        for strand in block.warps.iter_mut().flat_map(|warp| &mut warp.check.strands) {
-            strand.know.join(carried);
-        }
     }
 }

@@ -317,6 +317,13 @@ assert read(c) == 11
 add(None, c_size_t(0), byref(kernel_node(b, a)))
 call("cuGraphExecUpdate_v2", runs, graph, updated, code=910)
 assert updated[0] & 0xFFFFFFFF == 1
+library = handle("cuLibraryLoadData", PTX, None, None, 0, None, None, 0)
+by_kernel = kernel_node(c, a)
+by_kernel.function, by_kernel.kernel = None, handle("cuLibraryGetKernel", library, b"add")
+call("cuGraphExecKernelNodeSetParams_v2", runs, second, byref(by_kernel))
+call("cuGraphLaunch", runs, s)
+call("cuStreamSynchronize", s)
+assert read(c) == 6
 call("cuGraphDestroy", graph)
 call("cuGraphExecDestroy", runs)
 call("cuGraphLaunch", runs, s, code=400)

@@ -1,4 +1,4 @@
-//! Strategies for [`proptest`](::proptest): who runs next, when copies land, where shared memory begins, how many blocks are resident.
+//! Strategies for [proptest](https://docs.rs/proptest): who runs next, when copies land, where shared memory begins, how many blocks are resident.
 //!
 //! A kernel that is right is right under all of it, so a property test draws the machine as it draws the input. What fails shrinks towards
 //! [`MachineConfig::default`], and a report prints the schedule, completion and seed that replay it.
@@ -7,15 +7,11 @@
 //! use hadal_emulator::{Machine, MachineConfig, strategy};
 //! use proptest::prelude::*;
 //!
-//! proptest! {
-//!     # fn f() {}
-//!     #[test]
-//!     fn the_kernel_does_its_work(config in strategy::machines(MachineConfig::default())) {
-//!         let machine = Machine::new(config);
-//!         // load, launch, synchronize, compare
-//!         # let _ = machine;
-//!     }
-//! }
+//! proptest!(|(config in strategy::machines(MachineConfig::default()))| {
+//!     let machine = Machine::new(config);
+//!     // load, launch, synchronize, compare
+//!     # prop_assert!(machine.reports().is_empty());
+//! });
 //! ```
 
 use proptest::prelude::*;

@@ -1,17 +1,16 @@
 //! Graphs: work that is enqueued once, into a graph instead of a stream, and then launched as often as one likes for the price of
 //! one launch. A plan's run is made for this: it only enqueues, and what changes between replays (row counts, lengths) is read from
 //! device memory.
-//!
-//! While a stream captures, [`Stream::record`] and [`Stream::wait`] draw edges: another stream that waits for an event of the capture takes
-//! part in it, and has to be waited for in turn before the capture ends. The capturing thread may not allocate, copy to or from the host
-//! or wait meanwhile, and no thread may drop a buffer of the device, which waits for all of it: that breaks the capture, and its end
-//! says so.
 
 use super::driver::RawGraphExec;
 use super::{Device, Stream};
 use crate::error::{Error, Result};
 
 /// A capture under way. Dropped without [`Capture::end`], it is given up.
+///
+/// Meanwhile [`Stream::record`] and [`Stream::wait`] draw edges: another stream that waits for an event of the capture takes part in it, and
+/// has to be waited for in turn before the capture ends. The capturing thread may not allocate, copy to or from the host or wait,
+/// and no thread may drop a buffer of the device, which waits for all of it: that breaks the capture, and its end says so.
 #[derive(Debug)]
 #[must_use = "a capture that is not ended is given up"]
 pub struct Capture<'a> {

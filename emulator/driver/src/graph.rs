@@ -58,7 +58,7 @@ impl Graphs {
     }
 }
 
-/// `CUDA_KERNEL_NODE_PARAMS_v1`, which the second version goes on with a kernel and a context.
+/// `CUDA_KERNEL_NODE_PARAMS_v1`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct KernelParams {
@@ -68,6 +68,24 @@ pub struct KernelParams {
     dynamic_shared: c_uint,
     params: In<In<u8>>,
     extra: In<usize>,
+}
+
+/// `CUDA_KERNEL_NODE_PARAMS_v2`: a kernel may stand in the function's place.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct KernelParams2 {
+    first: KernelParams,
+    kernel: Handle,
+    context: Handle,
+}
+
+impl KernelParams2 {
+    fn merged(self) -> KernelParams {
+        match self.first.function {
+            0 => KernelParams { function: self.kernel, ..self.first },
+            _ => self.first,
+        }
+    }
 }
 
 /// `CUDA_MEMSET_NODE_PARAMS`.
@@ -147,8 +165,8 @@ pub struct UpdateResult {
 const UPDATED: c_int = 0;
 const NOT_UPDATED: c_int = 1;
 
-fn kernel_node(state: &mut State, params: In<KernelParams>) -> Result<GraphNode> {
-    let KernelParams { function, grid, block, dynamic_shared, params, extra } = params.get()?;
+fn kernel_node(state: &mut State, params: KernelParams) -> Result<GraphNode> {
+    let KernelParams { function, grid, block, dynamic_shared, params, extra } = params;
     let config = plain(grid, block, dynamic_shared, 0, In::null(), 0);
     let (function, launch) = prepare(state, &config, function, params, extra)?;
     Ok(GraphNode::Launch { module: function.module, entry: function.kernel().name.clone(), launch })
@@ -174,7 +192,7 @@ fn add(
     out.put(node)
 }
 
-fn set(node: Handle, params: In<KernelParams>) -> Result<()> {
+fn set(node: Handle, params: KernelParams) -> Result<()> {
     let mut state = state::lock()?;
     let (graph, number) = state.graphs.behind(node)?;
     let id = state.graphs.graphs[graph];
@@ -182,7 +200,7 @@ fn set(node: Handle, params: In<KernelParams>) -> Result<()> {
     Ok(state.machine.set_node(id, number, node)?)
 }
 
-fn set_exec(exec: Handle, node: Handle, params: In<KernelParams>) -> Result<()> {
+fn set_exec(exec: Handle, node: Handle, params: KernelParams) -> Result<()> {
     let mut state = state::lock()?;
     let exec = state.graphs.exec(exec)?;
     let (_, number) = state.graphs.behind(node)?;
@@ -247,28 +265,30 @@ exports! {
     }
 
     fn cuGraphAddKernelNode(node: Out<Handle>, graph: Handle, after: In<Handle>, count: usize, params: In<KernelParams>) {
+        let params = params.get()?;
         add(node, graph, (after, count), |state| kernel_node(state, params))
     }
 
     fn cuGraphAddKernelNode_v2(node: Out<Handle>, graph: Handle, after: In<Handle>, count: usize,
-                               params: In<KernelParams>) {
+                               params: In<KernelParams2>) {
+        let params = params.get()?.merged();
         add(node, graph, (after, count), |state| kernel_node(state, params))
     }
 
     fn cuGraphKernelNodeSetParams(node: Handle, params: In<KernelParams>) {
-        set(node, params)
+        set(node, params.get()?)
     }
 
-    fn cuGraphKernelNodeSetParams_v2(node: Handle, params: In<KernelParams>) {
-        set(node, params)
+    fn cuGraphKernelNodeSetParams_v2(node: Handle, params: In<KernelParams2>) {
+        set(node, params.get()?.merged())
     }
 
     fn cuGraphExecKernelNodeSetParams(exec: Handle, node: Handle, params: In<KernelParams>) {
-        set_exec(exec, node, params)
+        set_exec(exec, node, params.get()?)
     }
 
-    fn cuGraphExecKernelNodeSetParams_v2(exec: Handle, node: Handle, params: In<KernelParams>) {
-        set_exec(exec, node, params)
+    fn cuGraphExecKernelNodeSetParams_v2(exec: Handle, node: Handle, params: In<KernelParams2>) {
+        set_exec(exec, node, params.get()?.merged())
     }
 
     fn cuGraphAddMemsetNode(node: Out<Handle>, graph: Handle, after: In<Handle>, count: usize, params: In<FillParams>,
@@ -383,6 +403,7 @@ mod tests {
     #[test]
     fn structures_have_the_driver_s_layout() {
         assert_eq!((size_of::<KernelParams>(), std::mem::offset_of!(KernelParams, params)), (56, 40));
+        assert_eq!((size_of::<KernelParams2>(), std::mem::offset_of!(KernelParams2, kernel)), (72, 56));
         assert_eq!(size_of::<FillParams>(), 40);
         assert_eq!((size_of::<CopyParams>(), std::mem::offset_of!(CopyParams, bytes)), (200, 176));
         assert_eq!(size_of::<InstantiateParams>(), 32);

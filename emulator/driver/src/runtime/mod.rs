@@ -10,9 +10,10 @@
 //! to the driver's function. Numbers of errors, attributes and launch attributes are the same in both.
 //!
 //! Limits: what CUTLASS's, FlashInfer's and CuTe DSL's hosts call, and its neighbours. No symbols (`cudaMemcpyToSymbol`), no
-//! managed memory, no device properties (attributes instead), no graphs.
+//! device properties (attributes instead); graphs come from captures.
 
 mod calls;
+mod graph;
 mod launch;
 mod registry;
 

@@ -22,7 +22,7 @@ usage: hadal-emulator COMMAND …
         run the instruction tests and list which forms of FILE (one a line) none of them covers
   exec -- PROGRAM [ARGUMENT …]
         run a CUDA program on the emulator; HADAL_EMULATOR_DEVICES, _CHECKS, _TENSOR, _SCHEDULE, _COMPLETION, _SEED,
-        _LIMIT and _PTX choose the machine (crate hadal-emulator-driver)
+        _LIMIT, _PTX and _KEEP choose the machine and what it leaves (crate hadal-emulator-driver)
 ";
 
 /// Runs the command line; the program's name is already gone.

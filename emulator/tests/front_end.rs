@@ -481,7 +481,7 @@ fn what_is_refused() {
         ("wgmma.mma_async.sync.aligned.m64n12k32.f32.e4m3.e4m3 {f0}, d0, d1, p0, 1, 1;", "no such shape"),
         ("cp.async.cg.shared.global [r0], [d0], 8;", ".cg takes 16"),
         ("cp.async.bulk.shared::cluster.global.bulk_group [r0], [d0], 16;", "mbarrier::complete_tx::bytes"),
-        ("call (r0), r1, (r2), fn;", "unsupported instruction"),
+        ("call (r0), r1, (r2), fn;", "there is no .callprototype or .calltargets"),
         ("{", "found the end of the file"),
         ("ld.global.u32 r0, [d1;", "expected `]`"),
         (".texref t;", "expected a statement"),

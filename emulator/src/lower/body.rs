@@ -39,6 +39,8 @@ pub(super) struct Body<'a> {
     loc: Option<(u32, u32)>,
     /// Functions being expanded: the label each returns to.
     pub returns: Vec<usize>,
+    /// Their names.
+    pub calling: Vec<&'a str>,
     /// Statements walked so far.
     walked: usize,
 }
@@ -63,6 +65,7 @@ pub(super) fn kernel<'a>(
         guard: None,
         loc: None,
         returns: Vec::new(),
+        calling: Vec::new(),
         walked: 0,
     };
     body.scopes.push();
@@ -215,6 +218,9 @@ impl<'a> Body<'a> {
                 Statement::BranchTargets { name, targets } => {
                     self.scopes.innermost().declare_mark(*name, Mark::Table(targets))?;
                 }
+                Statement::CallTargets { name, targets } => {
+                    self.scopes.innermost().declare_mark(*name, Mark::Calls(targets))?;
+                }
                 _ => {}
             }
         }
@@ -226,7 +232,7 @@ impl<'a> Body<'a> {
                         self.place_label(label);
                     }
                 }
-                Statement::BranchTargets { .. } => {}
+                Statement::BranchTargets { .. } | Statement::CallTargets { .. } => {}
                 Statement::Variable(variable) => self.declare(variable)?,
                 Statement::Loc { file, line } => {
                     self.loc = self.context.file(*file).map(|file| (file, *line))
@@ -323,6 +329,9 @@ impl<'a> Names<'a> for Body<'a> {
             let symbol = self.place(variable)?;
             self.placed.insert(name.text, symbol);
             return Ok(Value::Symbol(symbol));
+        }
+        if let Some(bits) = self.context.address(name.text) {
+            return Ok(Value::Const(super::constant::Const::Int { bits, unsigned: true }));
         }
         let what = if name.text.starts_with('%') {
             "neither declared nor a special register"

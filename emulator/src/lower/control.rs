@@ -1,22 +1,15 @@
-//! Control flow, calls, and what steers a block or grid as a whole.
-//!
-//! A direct call is expanded in place: the callee's parameters stand for the caller's argument variables (PTX passes by
-//! value and a callee may not write its inputs, so they can share memory), and `ret` becomes a branch behind the body.
+//! Control flow, and what steers a block or grid as a whole.
 
-use crate::ir::{Addr, Op, Reg, Space, Src, SymbolAddr, Type};
-use crate::ptx::ast::{Expr, Function, Operand, OperandKind, Variable, Word};
+use crate::ir::{Op, Type};
+use crate::ptx::ast::{Expr, Operand, OperandKind, Word};
 use crate::ptx::{Error, Result};
 
 use super::family::Line;
-use super::scope::{Mark, Register, Scopes};
-use super::types;
+use super::scope::Mark;
 
 use Type::*;
 
-/// Deepest chain of calls; also what stops recursion.
-const MAX_CALLS: usize = 24;
-
-fn label<'a>(operand: &'a Operand<'a>) -> Result<Word<'a>> {
+pub(super) fn label<'a>(operand: &'a Operand<'a>) -> Result<Word<'a>> {
     match &operand.kind {
         OperandKind::Expr(Expr::Name(name)) => Ok(*name),
         _ => Error::err(operand.span, "expected a label"),
@@ -117,161 +110,4 @@ pub(super) fn setmaxnreg(l: &mut Line<'_, '_>) -> Result<()> {
         return Error::err(count.span, format!("the register count {value} is not a multiple of 8"));
     }
     l.emit(Op::SetMaxNReg { count: value as u32, inc })
-}
-
-/// `call[.uni] [(results),] function [, (arguments)]`
-pub(super) fn call(l: &mut Line<'_, '_>) -> Result<()> {
-    l.m.take("uni");
-    let operands = l.between(1, 4)?;
-    let (results, rest): (&[Operand<'_>], _) = match &operands[0].kind {
-        OperandKind::List(list) => (list, &operands[1..]),
-        _ => (&[], operands),
-    };
-    let Some((callee, rest)) = rest.split_first() else {
-        return l.refuse("no function is named");
-    };
-    let arguments: &[Operand<'_>] = match rest {
-        [] => &[],
-        [Operand { kind: OperandKind::List(list), .. }] => list,
-        _ => return l.refuse("unsupported instruction: an indirect call"),
-    };
-    let name = label(callee)?;
-    let Some(function) = l.body.context.function(name.text) else {
-        return Error::err(
-            name.span,
-            format!("unsupported instruction: a call through `{}`, which is no function", name.text),
-        );
-    };
-    if function.body.is_none() {
-        return external(l, name, results);
-    }
-    if l.body.returns.len() >= MAX_CALLS {
-        return Error::err(
-            name.span,
-            format!("calls nested more than {MAX_CALLS} deep (recursion is not supported)"),
-        );
-    }
-    expand(l, function, results, arguments)
-}
-
-/// The functions that the CUDA runtime provides.
-fn external<'a>(l: &mut Line<'_, 'a>, name: Word<'a>, results: &'a [Operand<'a>]) -> Result<()> {
-    match (name.text, results) {
-        // A failed assertion ends the kernel; its message is in memory the report points to.
-        ("__assertfail", _) => l.emit(Op::Trap),
-        // The text is not printed; the result says that zero arguments were.
-        ("vprintf", [result]) => match &result.kind {
-            OperandKind::Expr(Expr::Name(word)) => match l.body.scopes.variable(word.text) {
-                Some(symbol) => {
-                    let addr = Addr { base: Src::Symbol(symbol), offset: 0 };
-                    let (sem, scope) = Default::default();
-                    l.emit(Op::St { space: Space::Local, ty: B32, srcs: vec![Src::Imm(0)], addr, sem, scope })
-                }
-                None => Error::err(word.span, format!("`{}` is not declared", word.text)),
-            },
-            _ => Error::err(result.span, "expected a .param variable"),
-        },
-        _ => Error::err(
-            name.span,
-            format!("unsupported instruction: a call to `{}`, which has no body here", name.text),
-        ),
-    }
-}
-
-/// What a formal parameter stands for while a function is expanded.
-enum Binding {
-    Memory(SymbolAddr),
-    /// A `.reg` formal: the caller's register or constant.
-    Value(Src),
-}
-
-fn expand<'a>(
-    l: &mut Line<'_, 'a>,
-    function: &'a Function<'a>,
-    results: &'a [Operand<'a>],
-    arguments: &'a [Operand<'a>],
-) -> Result<()> {
-    let Some(block) = &function.body else { return l.refuse("the function has no body") };
-    let formals = [(&function.returns, results), (&function.params, arguments)];
-    let mut bindings = Vec::new();
-    for (formals, actuals) in formals {
-        if formals.len() != actuals.len() {
-            let message = format!(
-                "`{}` takes {} values here, not {}",
-                function.name.text,
-                formals.len(),
-                actuals.len()
-            );
-            return l.refuse(message);
-        }
-        for (formal, actual) in formals.iter().zip(actuals) {
-            bindings.push((formal, bind(l, formal, actual)?, actual));
-        }
-    }
-    let end = l.body.new_label(&format!("{}: end", function.name.text));
-    // A guarded call jumps around the body, whose instructions have guards of their own.
-    let skip = l.body.take_guard();
-    if let Some(guard) = skip {
-        l.body.emit_if(guard, true, Op::Bra { target: end, uni: false })?;
-    }
-    let mut inner = Scopes::default();
-    inner.push();
-    std::mem::swap(&mut l.body.scopes, &mut inner);
-    for (formal, binding, _) in &bindings {
-        match binding {
-            Binding::Memory(symbol) => l.body.scopes.innermost().declare_variable(formal.name, *symbol)?,
-            Binding::Value(_) => l.body.declare(formal)?,
-        }
-    }
-    let inputs = function.returns.len();
-    for (formal, binding, _) in bindings.iter().skip(inputs) {
-        if let Binding::Value(src) = binding {
-            let (dst, ty) = formal_register(l, formal)?;
-            l.emit(Op::Mov { ty, dst, src: *src })?;
-        }
-    }
-    l.body.returns.push(end);
-    l.body.block(block)?;
-    l.body.returns.pop();
-    l.body.take_guard();
-    l.body.place_label(end);
-    let mut copies = Vec::new();
-    for (formal, binding, actual) in bindings.iter().take(inputs) {
-        if matches!(binding, Binding::Value(_)) {
-            copies.push((formal_register(l, formal)?, *actual));
-        }
-    }
-    std::mem::swap(&mut l.body.scopes, &mut inner);
-    for ((src, ty), actual) in copies {
-        let dst = l.dst(actual, ty)?;
-        let op = Op::Mov { ty, dst, src: Src::Reg(src) };
-        match skip {
-            Some(guard) => l.body.emit_if(guard, false, op)?,
-            None => l.emit(op)?,
-        }
-    }
-    Ok(())
-}
-
-fn formal_register<'a>(l: &mut Line<'_, 'a>, formal: &'a Variable<'a>) -> Result<(Reg, Type)> {
-    match l.body.scopes.register(formal.name, &mut l.body.files)? {
-        Some(Register::One(reg, ty)) => Ok((reg, ty)),
-        _ => Error::err(formal.name.span, "this kind of register cannot be a parameter"),
-    }
-}
-
-fn bind<'a>(l: &mut Line<'_, 'a>, formal: &'a Variable<'a>, actual: &'a Operand<'a>) -> Result<Binding> {
-    if formal.space.text == "reg" {
-        return match types::named(formal.ty.text) {
-            Some(ty) => Ok(Binding::Value(l.src(actual, ty)?)),
-            None => Error::err(formal.ty.span, format!("`.{}` is not a register type", formal.ty.text)),
-        };
-    }
-    match &actual.kind {
-        OperandKind::Expr(Expr::Name(name)) => match l.body.scopes.variable(name.text) {
-            Some(symbol) => Ok(Binding::Memory(symbol)),
-            None => Error::err(actual.span, "expected a .param variable"),
-        },
-        _ => Error::err(actual.span, "expected a .param variable"),
-    }
 }

@@ -10,8 +10,8 @@ use crate::ptx::{Error, Result};
 use super::body::Body;
 use super::modifiers::Modifiers;
 use super::{
-    arith, async_copy, barrier, bulk, compare, control, convert, matrix, mbarrier, memory, multimem, rare,
-    reduce, tensormap, warp, wgmma,
+    arith, async_copy, barrier, bulk, call, compare, control, convert, matrix, mbarrier, memory, multimem,
+    rare, reduce, tensormap, warp, wgmma,
 };
 
 /// One instruction being lowered.
@@ -53,7 +53,7 @@ pub(super) fn lower<'a>(body: &mut Body<'a>, instruction: &'a Instruction<'a>) -
         "ret" => control::ret(l),
         "exit" => control::plain(l, Op::Exit),
         "trap" => control::plain(l, Op::Trap),
-        "call" => control::call(l),
+        "call" => call::call(l),
         "brkpt" | "pmevent" => control::nop(l),
         "nanosleep" => control::nanosleep(l),
         "griddepcontrol" => control::griddepcontrol(l),

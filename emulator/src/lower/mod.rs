@@ -13,6 +13,7 @@ mod async_copy;
 mod barrier;
 mod body;
 mod bulk;
+mod call;
 mod compare;
 mod constant;
 mod control;

@@ -6,7 +6,7 @@ use crate::ir::{GlobalVar, Module, Space, SymbolAddr};
 use crate::ptx::ast::{Ast, Function, Variable, Word};
 use crate::ptx::{Error, Result, Span};
 
-use super::constant::{Names, Value};
+use super::constant::{Const, Names, Value};
 use super::{body, layout};
 
 /// Most bytes of initial contents in one module.
@@ -21,7 +21,12 @@ pub(super) struct Context<'a> {
     /// Shared and local variables: placed in each kernel that uses them.
     variables: HashMap<&'a str, &'a Variable<'a>>,
     functions: HashMap<&'a str, &'a Function<'a>>,
+    /// Every function that is no kernel and has a body, in order: its place stands for its address.
+    callable: Vec<&'a Function<'a>>,
 }
+
+/// Addresses of functions begin here, far from any memory.
+const FUNCTIONS: u64 = 0x7000_0000_0000_0000;
 
 impl<'a> Context<'a> {
     pub(super) fn file(&self, number: u64) -> Option<u32> {
@@ -39,6 +44,18 @@ impl<'a> Context<'a> {
     pub(super) fn function(&self, name: &str) -> Option<&'a Function<'a>> {
         self.functions.get(name).copied()
     }
+
+    /// The number that stands for the address of a function.
+    pub(super) fn address(&self, name: &str) -> Option<u64> {
+        let place = self.callable.iter().position(|function| function.name.text == name)?;
+        Some(FUNCTIONS + 16 * place as u64)
+    }
+
+    /// Functions of so many results and parameters.
+    pub(super) fn called_with(&self, results: usize, params: usize) -> Vec<&'a Function<'a>> {
+        let fits = |f: &&&'a Function<'a>| f.returns.len() == results && f.params.len() == params;
+        self.callable.iter().filter(fits).copied().collect()
+    }
 }
 
 /// Initialisers may name variables that stand in global or constant memory.
@@ -46,9 +63,12 @@ struct GlobalNames<'c, 'a>(&'c Context<'a>);
 
 impl<'a> Names<'a> for GlobalNames<'_, 'a> {
     fn name(&mut self, name: Word<'a>) -> Result<Value> {
+        if let Some(bits) = self.0.address(name.text) {
+            return Ok(Value::Const(Const::Int { bits, unsigned: true }));
+        }
         match self.0.global(name.text) {
             Some(symbol) => Ok(Value::Symbol(symbol)),
-            None => Error::err(name.span, format!("`{}` is not a global variable", name.text)),
+            None => Error::err(name.span, format!("`{}` is not a global variable or function", name.text)),
         }
     }
 
@@ -67,6 +87,7 @@ pub(super) fn lower<'a>(name: &str, text: &str, ast: &'a Ast<'a>) -> Result<Modu
         globals: HashMap::new(),
         variables: HashMap::new(),
         functions: HashMap::new(),
+        callable: ast.functions.iter().filter(|f| !f.entry && f.body.is_some()).collect(),
     };
     for (i, (number, _)) in ast.files.iter().enumerate() {
         context.files.insert(*number, i as u32);

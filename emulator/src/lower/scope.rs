@@ -23,12 +23,14 @@ pub(super) enum Register {
     Vector(Reg, Type, u32),
 }
 
-/// What a label or branch table is.
+/// What a label, a branch table or a list of functions is.
 #[derive(Clone, Debug)]
 pub(super) enum Mark<'a> {
     /// Index into the kernel's labels.
     Label(usize),
     Table(&'a [Word<'a>]),
+    /// Functions that an indirect call may reach; none named: any of its shape.
+    Calls(&'a [Word<'a>]),
 }
 
 #[derive(Default)]

@@ -79,6 +79,11 @@ pub(crate) enum Statement<'a> {
         file: u64,
         line: u32,
     },
+    /// `name: .calltargets f, g;`, or `name: .callprototype …;`, which names none.
+    CallTargets {
+        name: Word<'a>,
+        targets: Vec<Word<'a>>,
+    },
     /// `name: .branchtargets a, b;`
     BranchTargets {
         name: Word<'a>,

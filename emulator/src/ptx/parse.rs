@@ -330,20 +330,33 @@ impl<'a> Parser<'a> {
         }
     }
 
+    /// The list of a directive such as `.branchtargets`.
+    fn targets(&mut self, what: &str) -> Result<Vec<Word<'a>>> {
+        self.next();
+        let mut targets = vec![self.word(what)?];
+        while self.eat(",") {
+            targets.push(self.word(what)?);
+        }
+        self.expect(";")?;
+        Ok(targets)
+    }
+
     fn label(&mut self, statements: &mut Vec<Statement<'a>>) -> Result<()> {
         let name = self.word("a label")?;
         self.expect(":")?;
         match (self.peek().tok, self.peek().text) {
             (Tok::Dot, "branchtargets") => {
-                self.next();
-                let mut targets = vec![self.word("a label")?];
-                while self.eat(",") {
-                    targets.push(self.word("a label")?);
-                }
-                self.expect(";")?;
+                let targets = self.targets("a label")?;
                 statements.push(Statement::BranchTargets { name, targets });
             }
-            (Tok::Dot, "callprototype" | "calltargets") => self.skip_to_semicolon()?,
+            (Tok::Dot, "calltargets") => {
+                let targets = self.targets("a function")?;
+                statements.push(Statement::CallTargets { name, targets });
+            }
+            (Tok::Dot, "callprototype") => {
+                self.skip_to_semicolon()?;
+                statements.push(Statement::CallTargets { name, targets: Vec::new() });
+            }
             _ => statements.push(Statement::Label(name)),
         }
         Ok(())

@@ -258,6 +258,44 @@ impl Clock {
     }
 }
 
+/// Of each stream, the last grid known to have ended, and with it those before.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Grids(Option<Arc<Vec<(usize, usize)>>>);
+
+impl Grids {
+    /// Is a grid of a stream known to have ended?
+    pub(crate) fn ended(&self, stream: usize, grid: usize) -> bool {
+        self.0.iter().flat_map(|all| all.iter()).any(|(s, last)| *s == stream && *last >= grid)
+    }
+
+    /// A grid of a stream has ended.
+    pub(crate) fn learn(&mut self, stream: usize, grid: usize) {
+        if self.ended(stream, grid) {
+            return;
+        }
+        let all = Arc::make_mut(self.0.get_or_insert_default());
+        match all.iter_mut().find(|(s, _)| *s == stream) {
+            Some((_, last)) => *last = grid,
+            None => all.push((stream, grid)),
+        }
+    }
+
+    fn join(&mut self, other: &Grids) {
+        let Some(theirs) = &other.0 else { return };
+        if self.0.is_none() {
+            self.0 = Some(theirs.clone());
+        } else if !self.0.as_ref().is_some_and(|mine| Arc::ptr_eq(mine, theirs)) {
+            theirs.iter().for_each(|(stream, grid)| self.learn(*stream, *grid));
+        }
+    }
+
+    fn covers(&self, other: &Grids) -> bool {
+        let Some(theirs) = &other.0 else { return true };
+        let same = self.0.as_ref().is_some_and(|mine| Arc::ptr_eq(mine, theirs));
+        same || theirs.iter().all(|(stream, grid)| self.ended(*stream, *grid))
+    }
+}
+
 /// What was acquired for the tensor map proxy, by the address of the map.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Maps(Vec<(u64, Clock)>);
@@ -304,6 +342,8 @@ pub(crate) struct Know {
     pub(crate) global: Clock,
     pub(crate) map_released: Clock,
     pub(crate) map_acquired: Maps,
+    /// Grids known to have ended, by who came after them and told: all that they did is known.
+    pub(crate) grids: Grids,
 }
 
 impl Know {
@@ -319,6 +359,7 @@ impl Know {
         self.global.join(&other.global);
         self.map_released.join(&other.map_released);
         self.map_acquired.join_of(&other.map_acquired, |_| true);
+        self.grids.join(&other.grids);
     }
 
     /// Lanes of `mask` whose access at `moment` comes earlier neither by the manual nor by the chip.
@@ -337,6 +378,7 @@ impl Know {
         self.global.join_of(&other.global, wanted);
         self.map_released.join_of(&other.map_released, wanted);
         self.map_acquired.join_of(&other.map_acquired, wanted);
+        self.grids.join(&other.grids);
     }
 
     pub(crate) fn covers(&self, other: &Know) -> bool {
@@ -346,6 +388,7 @@ impl Know {
             && self.global.covers(&other.global)
             && self.map_released.covers(&other.map_released)
             && self.map_acquired.covers(&other.map_acquired)
+            && self.grids.covers(&other.grids)
     }
 }
 

@@ -147,17 +147,21 @@ pub(crate) fn end_block(sys: &mut System, block: &Block) {
     });
 }
 
-/// A block begins after the grids before it: it knows what they knew.
-pub(crate) fn inherit(sys: &System, after: &Order, block: &mut Block) {
+/// A block begins after the grids before it (`early`: those of its own stream may still run): it knows that they have ended, and what
+/// they knew.
+pub(crate) fn inherit(sys: &System, after: &Order, early: Option<usize>, block: &mut Block) {
     if block.check.is_none() {
         return;
     }
-    let carried =
-        after.iter().filter_map(|(stream, last)| sys.check.carried.before(*stream, *last as u32 + 1));
-    for carried in carried {
-        for strand in block.warps.iter_mut().flat_map(|warp| &mut warp.check.strands) {
-            strand.know.join(carried);
+    let mut know = Know::default();
+    for (stream, last) in after.iter().filter(|(stream, _)| early != Some(**stream)) {
+        know.grids.learn(*stream, *last);
+        if let Some(carried) = sys.check.carried.before(*stream, *last as u32 + 1) {
+            know.join(carried);
         }
+    }
+    for strand in block.warps.iter_mut().flat_map(|warp| &mut warp.check.strands) {
+        strand.know.join(&know);
     }
 }
 
@@ -170,9 +174,11 @@ impl Core<'_> {
         let line = self.sys.check.streams.get(&own.stream);
         // A grid that never waited may have ended before the grid before it: then this wait has not seen that one end either.
         let mut ended: Vec<u32> = Vec::new();
+        let mut all = true;
         for before in line.into_iter().flatten().rev().filter(|g| **g < own.grid) {
             ended.push(*before);
             if self.sys.check.early.contains(before) && !self.sys.check.waited.contains(before) {
+                all = false;
                 break;
             }
         }
@@ -184,6 +190,9 @@ impl Core<'_> {
         }
         let mut know = Know::default();
         know.seen.raise(check.view.wait, 0, 1, 1);
+        if let Some(last) = ended.first().filter(|_| all) {
+            know.grids.learn(own.stream, *last as usize);
+        }
         if let Some(carried) = self.sys.check.carried.before(own.stream, own.grid) {
             know.join(carried);
         }

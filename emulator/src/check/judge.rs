@@ -129,8 +129,10 @@ impl Judge<'_> {
     }
 
     /// Has the grid of a block ended, and do these lanes know?
-    fn ended(&self, block: u32) -> bool {
-        self.blocks.get(block as usize).is_none_or(|b| self.view.ended(b.grid, self.know))
+    pub(super) fn ended(&self, block: u32) -> bool {
+        self.blocks.get(block as usize).is_none_or(|b| {
+            self.view.ended(b.grid, self.know) || self.know.grids.ended(b.stream, b.grid as usize)
+        })
     }
 
     /// Is it right that one access comes after another (`write`: a write)? Puts down what only the chip puts in order.

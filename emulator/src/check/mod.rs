@@ -11,7 +11,7 @@
 //! | `bar`, `barrier.cluster`, `bar.warp.sync`: everything the arriving threads know | those who wait |
 //! | `mbarrier.arrive` (release) | who sees that phase complete |
 //! | a release or a fence, then a strong store or atomic, scopes permitting | an acquire, or a strong load and then a fence, of that value |
-//! | a grid, and what it had learned of others that still run | the grids after it in its stream; a programmatic one only from `griddepcontrol.wait` on |
+//! | a grid, and what it had learned of others | the grids after it in its stream, and whom they tell; a programmatic one only from `griddepcontrol.wait` on |
 //! | a tensor or bulk copy: its own bytes only, by `complete_tx` | who sees the phase complete |
 //! | `cp.async`, bulk stores, a warp's share of a `wgmma` | who waits for their group (or for the mbarrier they arrive on) |
 //!

@@ -441,10 +441,7 @@ impl Pages {
         judge: &Judge,
         wanted: impl Fn(&Entry) -> bool,
     ) -> Option<Entry> {
-        let lately = |_: bool, e: &Entry| {
-            let writer = judge.blocks.get(block_of(e.agent) as usize);
-            writer.is_some_and(|b| !judge.view.ended(b.grid, judge.know)) && wanted(e)
-        };
+        let lately = |_: bool, e: &Entry| !judge.ended(block_of(e.agent)) && wanted(e);
         let mut at = from / CELL * CELL;
         while at < from + len {
             let page = self.pages.get(&(at / PAGE));

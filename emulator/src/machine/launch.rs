@@ -359,12 +359,10 @@ fn make(sys: &mut System, id: usize, cluster: u64, rank: u32, sm: u32, peers: Ve
     let ctaid = position(grid, cluster, rank);
     let open: Vec<u32> = grids.keys().map(|g| *g as u32).collect();
     let check = crate::check::start_block(sys, grid, open, rank, ctaid);
-    let (programmatic, after) = (grid.programmatic, grid.after.clone());
+    let (early, after) = (grid.programmatic.then_some(grid.stream), grid.after.clone());
     let mut block = assemble(sys, grid, ctaid, rank, sm, peers, check);
     sys.grids = grids;
-    if !programmatic {
-        crate::check::inherit(sys, &after, &mut block);
-    }
+    crate::check::inherit(sys, &after, early, &mut block);
     block
 }
 

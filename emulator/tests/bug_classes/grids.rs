@@ -450,3 +450,52 @@ end:
     assert!(report.other.unwrap().contains("st.global.b32 [%out+4], 42"));
     assert_eq!(run(false), None);
 }
+
+/// A flag tells of all that came before the grid that raises it, the grids before it in its stream included.
+#[test]
+fn class_15_a_flag_after_a_grid_that_has_ended() {
+    let body = "
+    ld.param.u64 %x, [p1];
+    @!%first bra end;
+    setp.eq.u64 %p, %x, 0;
+    @%p bra write;
+    setp.eq.u64 %p, %x, 1;
+    @%p bra raise;
+again:
+    ld.acquire.gpu.global.b32 %c, [%out];
+    setp.eq.u32 %p, %c, 0;
+    @%p bra again;
+    ld.global.b32 %a, [%out+4];
+    bra end;
+raise:
+    @@
+    bra end;
+write:
+    st.global.b32 [%out+4], 42;
+end:
+    ret;";
+    for late in [false, true] {
+        for config in configs() {
+            let run = |raise: &str| {
+                let text = format!("{REGS}{}", body.replace("@@", raise));
+                let mut bench = Bench::with(config.clone(), &module(2, "", &text));
+                let out = bench.words(&[0; 64]);
+                let reads = bench.machine.create_stream(0);
+                let (write, raise, read) = (0u64, 1, 2);
+                let writes = bench.stream;
+                let mut order = [(writes, write), (writes, raise), (reads, read)];
+                order.rotate_right(if late { 0 } else { 1 });
+                for (stream, role) in order {
+                    let params = [out, role].iter().flat_map(|v| v.to_le_bytes()).collect();
+                    let launch = Launch { params, ..blocks(1, 32) };
+                    bench.machine.launch(stream, bench.module, "k", &launch).unwrap();
+                }
+                bench.machine.synchronize(reads).err().map(|f| *f.report)
+            };
+            let report = run("st.relaxed.gpu.global.b32 [%out], 1;").unwrap();
+            assert_eq!(report.class, Class::Race, "{report}");
+            assert!(report.place.ptx_text.contains("ld.global.b32 %a"), "{report}");
+            assert_eq!(run("st.release.gpu.global.b32 [%out], 1;"), None, "{late} {config:?}");
+        }
+    }
+}

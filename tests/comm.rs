@@ -175,5 +175,6 @@ fn addresses_that_make_no_sense_are_refused() {
     assert!(matches!(raw(0, &[0x1000, 0]), Err(Error::Alignment { argument: "bases", .. })));
     assert!(matches!(raw(0, &[0x1000, 0x2010]), Err(Error::Alignment { argument: "bases", .. })));
     assert!(matches!(raw(0, &[0x1000, 0x1100]), Err(Error::Overlap { argument: "bases", .. })));
+    assert!(matches!(raw(0, &[0x1000, u64::MAX - 0xff]), Err(Error::Bounds { argument: "bases", .. })));
     assert!(raw(1, &[0x1000, 0x1200]).is_ok());
 }

@@ -39,6 +39,10 @@ impl Window {
                 let expected = "addresses that are multiples of 256 bytes, and not 0";
                 return Err(Error::alignment("bases", expected, format_args!("{base:#x} for rank {of}")));
             }
+            if base.checked_add(bytes).is_none() {
+                let expected = format!("{bytes} bytes below the end of the address space");
+                return Err(Error::bounds("bases", expected, format_args!("{base:#x} for rank {of}")));
+            }
             let twin = bases[..of].iter().position(|other| other.abs_diff(*base) < bytes);
             if let Some(twin) = twin {
                 return Err(Error::overlap(

@@ -117,7 +117,7 @@ fn a_rank_that_was_left_behind_gives_up() {
 /// What all ranks do one after the other, each step ended before the next begins, so that waits for ranks that are there stay far below
 /// the patience.
 const STEPS: usize = 5;
-const PATIENCE: u32 = 2000;
+const PATIENCE: u32 = 500;
 
 fn enqueue(rank: &mut Rank, case: &Case, step: usize) {
     let (plan, stream) = (rank.plan.clone(), rank.device.default_stream());
@@ -349,14 +349,8 @@ fn a_rank_that_stops_inside_any_kernel_hangs_nobody() {
 fn a_rank_that_stops_inside_any_kernel_under_many_schedules() {
     for seed in 0..schedules() {
         let tokens = [&[9, 12][..], &[9, 12, 5], &[3, 4, 0, 6, 2, 9, 1, 5]][seed as usize % 3];
-        stop_everywhere(
-            tokens,
-            [0, 1, 7, 10, 16][seed as usize % 5],
-            seed,
-            seed as usize % tokens.len(),
-            2,
-            1,
-        );
+        let which = [0, 1, 9, 10][seed as usize / 3 % if tokens.len() > 3 { 1 } else { 4 }];
+        stop_everywhere(tokens, which, seed, seed as usize % tokens.len(), 2, 3);
     }
 }
 

@@ -175,6 +175,31 @@ fn arguments_that_do_not_fit_are_refused() {
     assert_eq!(refusal(bare(&bf16, DType::BF16, true, &stream)), ("shape", "scales"));
     assert_eq!(refusal(bare(&bf16, DType::BF16, false, &other.default_stream())), ("device", "stream"));
     bare(&bf16, DType::BF16, false, &stream).unwrap();
+    // Each half by itself.
+    let halves = |shape: [usize; 2], stream: &Stream| {
+        let args = Dispatch::new(
+            view((DType::BF16, good[0].1, shape, [shape[1], 1], 0)),
+            view(good[1]),
+            view(good[2]),
+            view_mut(good[3]),
+        );
+        let back = Combine::new(
+            view(back[0]),
+            view(back[1]),
+            view_mut((DType::BF16, 0x50000, shape, [shape[1], 1], 0)),
+        );
+        [
+            bf16.announce(stream, &args),
+            bf16.send(stream, &args),
+            bf16.reduce(stream, &back),
+            bf16.gather(stream, &back),
+        ]
+    };
+    assert!(halves([7, 256], &stream).iter().all(Result::is_ok));
+    let wide = halves([7, 272], &stream).map(refusal);
+    assert_eq!(wide, [("shape", "x"), ("shape", "x"), ("shape", "out"), ("shape", "out")]);
+    let elsewhere = halves([7, 256], &other.default_stream()).map(refusal);
+    assert_eq!(elsewhere, [("device", "stream"); 4]);
     assert_eq!(refusal(bf16.status(&other.default_stream())), ("device", "stream"));
     assert_eq!(refusal(bf16.clear_status(&other.default_stream())), ("device", "stream"));
 }

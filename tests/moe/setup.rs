@@ -85,10 +85,13 @@ impl Case {
     }
 }
 
-/// A machine of so many devices, all checks on, as `which` and `seed` say.
+/// A machine of so many devices, all checks on, as `which` and `seed` say; from 18 on the devices run at different speeds.
 pub fn machine(ranks: usize, which: usize, seed: u64) -> Device {
     let config = MachineConfig {
-        schedule: [Schedule::RoundRobin, Schedule::Random, Schedule::Starve][which % 3],
+        schedule: match which {
+            0..18 => [Schedule::RoundRobin, Schedule::Random, Schedule::Starve][which % 3],
+            _ => Schedule::Uneven,
+        },
         completion: [Completion::Eager, Completion::Latest, Completion::Random][which / 3 % 3],
         resident_blocks: [None, Some(1)][which / 9 % 2],
         seed,

@@ -84,9 +84,11 @@ fn step(device: usize, kernel: &Kernel, name: &'static str, grid: u32, values: &
 /// Tokens of both ranks, everything twice; outputs are the windows, the expanded rows and what comes back.
 pub fn setup(kernel: &Kernel, machine: &mut Machine) -> Setup {
     let (ranks, local, topk) = (2u32, 3u32, 3u32);
-    // The layout takes 1024 tokens at a time: twice, but narrow ones.
-    let (hidden, tokens, rows) =
-        if kernel.row.template == "moe_layout.ptx" { (16u32, 1030u32, 6200u32) } else { (272, 21, 150) };
+    // The layout takes 1024 tokens at a time, a warp of the expansion's 32 choices: several times, but narrow ones.
+    let (hidden, tokens, rows) = match kernel.row.template {
+        "moe_layout.ptx" | "moe_expand_layout.ptx" => (16u32, 1030u32, 6200u32),
+        _ => (272, 21, 150),
+    };
     let (capacity, patience, grid) = (2 * tokens, 1 << 20, 2);
     let row_bytes = 2 * hidden;
     let parts = [row_bytes, topk * 4, topk * 4, topk * 4, row_bytes].map(|each| u64::from(each * capacity));
@@ -119,94 +121,97 @@ pub fn setup(kernel: &Kernel, machine: &mut Machine) -> Setup {
         let ends = put(vec![0; 4 * local as usize]);
         let out = put(vec![0; (tokens * row_bytes) as usize]);
         let window = windows[device];
-        launches.push(step(
-            device,
-            kernel,
-            "hadal_moe_layout_sm90a",
-            1,
-            &[
-                Wide(ids),
-                Wide(handle),
-                Wide(table),
-                Word(tokens),
-                Word(topk),
-                Word(ranks),
-                Word(rank),
-                Word(ranks * local),
-                Word(local),
-                Word(0),
-            ],
-        ));
-        launches.push(step(
-            device,
-            kernel,
-            "hadal_moe_dispatch_sm90a",
-            grid,
-            &[
-                Wide(x),
-                Wide(0),
-                Wide(ids),
-                Wide(weights),
-                Wide(handle),
-                Wide(table),
-                Wide(row_bytes.into()),
-                Wide(0),
-                Wide(rows_at),
-                Wide(0),
-                Wide(ids_at),
-                Wide(weights_at),
-                Word(tokens),
-                Word(row_bytes),
-                Word(0),
-                Word(topk),
-                Word(ranks),
-                Word(rank),
-                Word(local),
-                Word(capacity),
-                Word(patience),
-            ],
-        ));
-        for name in ["hadal_moe_expand_count_sm90a", "hadal_moe_expand_place_sm90a"] {
+        // Twice, with no combine between that would order the readers of the first rows before the second.
+        for cached in [0, 1] {
             launches.push(step(
                 device,
                 kernel,
-                name,
+                "hadal_moe_layout_sm90a",
+                1,
+                &[
+                    Wide(ids),
+                    Wide(handle),
+                    Wide(table),
+                    Word(tokens),
+                    Word(topk),
+                    Word(ranks),
+                    Word(rank),
+                    Word(ranks * local),
+                    Word(local),
+                    Word(cached),
+                ],
+            ));
+            launches.push(step(
+                device,
+                kernel,
+                "hadal_moe_dispatch_sm90a",
                 grid,
                 &[
-                    Wide(window),
+                    Wide(x),
+                    Wide(0),
+                    Wide(ids),
+                    Wide(weights),
+                    Wide(handle),
+                    Wide(table),
+                    Wide(row_bytes.into()),
+                    Wide(0),
+                    Wide(rows_at),
+                    Wide(0),
                     Wide(ids_at),
-                    Wide(counts_at),
-                    Wide(positions_at),
-                    Wide(map),
-                    Wide(ends),
+                    Wide(weights_at),
+                    Word(tokens),
+                    Word(row_bytes),
+                    Word(0),
                     Word(topk),
+                    Word(ranks),
+                    Word(rank),
                     Word(local),
-                    Word(rows),
-                    Word(4),
+                    Word(capacity),
+                    Word(patience),
+                ],
+            ));
+            for name in ["hadal_moe_expand_count_sm90a", "hadal_moe_expand_place_sm90a"] {
+                launches.push(step(
+                    device,
+                    kernel,
+                    name,
+                    grid,
+                    &[
+                        Wide(window),
+                        Wide(ids_at),
+                        Wide(counts_at),
+                        Wide(positions_at),
+                        Wide(map),
+                        Wide(ends),
+                        Word(topk),
+                        Word(local),
+                        Word(rows),
+                        Word(4),
+                    ],
+                ));
+            }
+            launches.push(step(
+                device,
+                kernel,
+                "hadal_moe_expand_sm90a",
+                1, // So that each warp has several rows, and uses its buffers again.
+                &[
+                    Wide(window),
+                    Wide(rows_at),
+                    Wide(0),
+                    Wide(ids_at),
+                    Wide(positions_at),
+                    Wide(expanded),
+                    Wide(0),
+                    Wide(row_bytes.into()),
+                    Wide(0),
+                    Wide(0),
+                    Word(row_bytes),
+                    Word(0),
+                    Word(topk),
                 ],
             ));
         }
-        launches.push(step(
-            device,
-            kernel,
-            "hadal_moe_expand_sm90a",
-            1, // So that each warp has several rows, and uses its buffers again.
-            &[
-                Wide(window),
-                Wide(rows_at),
-                Wide(0),
-                Wide(ids_at),
-                Wide(positions_at),
-                Wide(expanded),
-                Wide(0),
-                Wide(row_bytes.into()),
-                Wide(0),
-                Wide(0),
-                Word(row_bytes),
-                Word(0),
-                Word(topk),
-            ],
-        ));
         // Twice, with nothing between that would order the readers of the first before the second.
         for _ in 0..2 {
             launches.push(step(

@@ -289,6 +289,28 @@ fn wrong_inputs_are_refused() {
     assert_eq!(run(16, 256, 3, 1, 0), ("shape", "sizes"));
     assert_eq!(run(16, 256, 2, 2, 0), ("stride", "a_scales"));
     assert_eq!(run(16, 256, 2, 1, 4), ("alignment", "out"));
+
+    // Each operand in a type that is not its own.
+    let bytes = device.alloc::<u8>(256 * 128).unwrap();
+    let mut floats = device.alloc::<f32>(16 * 128).unwrap();
+    for (at, argument) in
+        ["a", "a_scales", "weight", "weight_scale_inv", "sizes", "out"].into_iter().enumerate()
+    {
+        let or_bytes = |operand: usize, right| {
+            let [rows, cols] = [[16, 128], [16, 1], [256, 128], [2, 1], [1, 2]][operand];
+            if operand == at { bytes.matrix(rows, cols).unwrap() } else { right }
+        };
+        let args = GroupedArgs::new(
+            or_bytes(0, a.matrix(16, 128).unwrap()),
+            or_bytes(1, a_scales.view(0, [16, 1], [1, 16]).unwrap()),
+            or_bytes(2, weight.matrix(256, 128).unwrap()),
+            or_bytes(3, scale_inv.matrix(2, 1).unwrap()),
+            or_bytes(4, sizes.matrix(1, 2).unwrap()),
+            if at == 5 { floats.matrix_mut(16, 128).unwrap() } else { out.matrix_mut(16, 128).unwrap() },
+        );
+        let refused = plan.run(&stream, args).unwrap_err();
+        assert!(matches!(&refused, Error::Dtype { argument: named, .. } if *named == argument), "{refused}");
+    }
     if let Some(emulated) = device.emulated() {
         assert_eq!(emulated.counters().launches, 0);
     }

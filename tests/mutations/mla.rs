@@ -7,20 +7,12 @@ use hadal::kernel::Kernel;
 use super::setup::{Setup, Survivor, bytes, floats, map, put};
 
 /// Mutants that nothing can notice.
-pub const SURVIVORS: &[Survivor] = &[
-    (
-        "wgmma.fence",
-        "deleted",
-        "before scores: their first product does not read its accumulators, the others follow a product into the same ones. ptxas \
+pub const SURVIVORS: &[Survivor] = &[(
+    "wgmma.fence",
+    "deleted",
+    "before scores: their first product does not read its accumulators, the others follow a product into the same ones. ptxas \
          wants a fence in every stretch of code all the same (C7519)",
-    ),
-    (
-        "bar.sync 6, 128",
-        "deleted",
-        "the first of two: on the emulator a wgmma ends for all four warps at once, so that none can still read what another zeroes. The \
-         manual does not promise it",
-    ),
-];
+)];
 
 /// Tokens of the two requests: the first is cut in two, both end inside a block.
 const LENGTHS: [i32; 2] = [500, 150];

@@ -10,8 +10,8 @@ use super::setup::{Setup, Survivor, bytes, floats, map, put};
 pub const SURVIVORS: &[Survivor] = &[(
     "wgmma.fence",
     "deleted",
-    "before scores: their first product does not read its accumulators, the others follow a product into the same ones. ptxas \
-         wants a fence in every stretch of code all the same (C7519)",
+    "before scores that run behind a product: its fence has put their registers in order too, and tiles after the first follow a product \
+     into the same ones. ptxas wants a fence in every stretch of code all the same (C7519)",
 )];
 
 /// Tokens of the two requests: the first is cut in two, both end inside a block.

@@ -1,4 +1,5 @@
-//! Strategies for [proptest](https://docs.rs/proptest): who runs next, when copies land, where shared memory begins, how many blocks are resident.
+//! Strategies for [proptest](https://docs.rs/proptest): who runs next, when copies land, where shared memory begins, how many blocks are
+//! resident.
 //!
 //! A kernel that is right is right under all of it, so a property test draws the machine as it draws the input. What fails shrinks towards
 //! [`MachineConfig::default`], and a report prints the schedule, completion and seed that replay it.

@@ -8,9 +8,9 @@ use crate::error::{Error, Result};
 
 /// A capture under way. Dropped without [`Capture::end`], it is given up.
 ///
-/// Meanwhile [`Stream::record`] and [`Stream::wait`] draw edges: another stream that waits for an event of the capture takes part in it, and
-/// has to be waited for in turn before the capture ends. The capturing thread may not allocate, copy to or from the host or wait,
-/// and no thread may drop a buffer of the device, which waits for all of it: that breaks the capture, and its end says so.
+/// Meanwhile [`Stream::record`] and [`Stream::wait`] draw edges: another stream that waits for an event of the capture takes part in
+/// it, and has to be waited for in turn before the capture ends. The capturing thread may not allocate, copy to or from the host or
+/// wait, and no thread may drop a buffer of the device, which waits for all of it: that breaks the capture, and its end says so.
 #[derive(Debug)]
 #[must_use = "a capture that is not ended is given up"]
 pub struct Capture<'a> {

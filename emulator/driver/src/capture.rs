@@ -2,8 +2,8 @@
 //!
 //! The machine captures; who began it, on which thread and how strictly is kept here. Some calls could disturb a capture of any
 //! thread (they allocate, or wait): a thread may make them only as far as its own mode and the mode of the capture let it. A call that
-//! is refused breaks the capture, as on a GPU. The default stream is the legacy one: it cannot be captured, nor used while a blocking stream of its
-//! device is. Per-thread default streams are the legacy stream here.
+//! is refused breaks the capture, as on a GPU. The default stream is the legacy one: it cannot be captured, nor used while a blocking
+//! stream of its device is. Per-thread default streams are the legacy stream here.
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};

@@ -1,8 +1,8 @@
 //! Graphs: made by capture or node by node, instantiated, launched, updated. The machine has them; this gives them handles and reads
 //! the structures of `cuda.h`.
 //!
-//! Kernels, copies of one row, fills of one row, events and empty nodes can be added; host functions, memory allocations, child graphs and conditional nodes
-//! cannot.
+//! Kernels, copies of one row, fills of one row, events and empty nodes can be added; host functions, memory allocations, child graphs
+//! and conditional nodes cannot.
 
 use std::collections::HashMap;
 use std::ffi::{c_char, c_int, c_uint};

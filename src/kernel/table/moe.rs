@@ -18,7 +18,7 @@ const SWIGLU_PARAMS: &[(&str, ParamKind)] = &[
     ("power_of_two", ParamKind::U32),
 ];
 
-/// SwiGLU with quantisation: how rows lie. A block fills half an SM, so that one block an SM (a budget) keeps enough loads in flight.
+/// SwiGLU with quantisation: how rows lie. A block has 16 KiB of loads in flight, so that one an SM (a budget) is enough.
 macro_rules! swiglu {
     ($layout:literal) => {
         KernelRow {
@@ -26,7 +26,7 @@ macro_rules! swiglu {
             family: "moe",
             template: "swiglu_fp8.ptx",
             constants: &[("LAYOUT", Value::Str($layout)), ("MAX_GROUPS", Value::Int(1024))],
-            threads: 1024,
+            threads: 512,
             cluster: 1,
             dynamic_shared: 0,
             registers: 64,

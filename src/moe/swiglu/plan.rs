@@ -215,8 +215,8 @@ impl Plan {
         let [x, sizes, q, scales] =
             [args.x.layout(), args.sizes.layout(), args.q.layout(), args.scales.layout()];
         let warps = self.kernel.kernel.row.threads as usize / 32;
-        // A warp takes two groups of a row; work goes to every SM before a block has more of it than a quarter of its warps can take.
-        let wanted = (rows * (self.shape.cols / GROUP).div_ceil(2)).div_ceil(warps / 4);
+        // A warp takes two groups of a row at a time.
+        let wanted = (rows * (self.shape.cols / GROUP).div_ceil(2)).div_ceil(warps);
         let blocks = self.kernel.walkers(wanted, self.sms, self.options.sms.is_some());
         let span = match self.shape.layout {
             Rows::Contiguous { alignment } => alignment,

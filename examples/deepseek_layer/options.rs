@@ -109,9 +109,9 @@ impl Sizes {
     pub const fn reduced(ranks: usize) -> Sizes {
         Sizes {
             heads: 8,
-            experts: 16,
+            experts: 8,
             groups: 4,
-            kept_groups: 2,
+            kept_groups: 3,
             topk: 4,
             tokens: 2,
             cached: 150,

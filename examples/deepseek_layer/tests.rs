@@ -7,7 +7,15 @@ use super::*;
 
 /// Every kernel, on matrices of a few blocks.
 fn small(ranks: usize) -> Sizes {
-    Sizes { hidden: 256, q_latent: 128, inter: 128, cached: 130, ..Sizes::reduced(ranks) }
+    Sizes {
+        hidden: 256,
+        q_latent: 128,
+        inter: 128,
+        experts: 16,
+        kept_groups: 2,
+        cached: 130,
+        ..Sizes::reduced(ranks)
+    }
 }
 
 fn outcome(sizes: Sizes) -> Summary {

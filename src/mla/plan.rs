@@ -224,11 +224,12 @@ impl Plan {
         // A launch of its own, not the last block to arrive: one long request on 132 SMs leaves 66 pieces for each of two tiles of
         // 128 rows, 8.7 MB a tile. All SMs add these within microseconds; two of them, at the 64 bytes a cycle an SM gets from its
         // L2, would take some 80 (modelled), and decoding 16 thousand tokens takes 6. Its blocks are there early, and wait.
-        // Several blocks an SM would spread over more SMs than a budget allows.
+        // Several blocks an SM would spread over more SMs than a budget allows, and so would early ones beside blocks of the first kernel.
+        let early = self.options.sms.is_none();
         let per_sm = if self.options.sms.is_some() { 1 } else { COMBINERS_PER_SM };
         let blocks = (requests * rows).min(per_sm * sms) as u32;
         // SAFETY: as above. It waits for the first kernel before it reads, so it may start early.
-        unsafe { self.combine.launch(stream, blocks, true, &params) }
+        unsafe { self.combine.launch(stream, blocks, early, &params) }
     }
 
     /// Checks everything there is to check about the arguments, and returns the number of requests.

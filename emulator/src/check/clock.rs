@@ -55,17 +55,11 @@ pub(crate) fn inner_of(agent: Agent) -> (u32, u32) {
 struct Part {
     /// All lanes of a warp: `warp * 4 + kind`.
     warps: Vec<u32>,
-    /// Single lanes and numbered agents, by `kind << 10 | index`.
+    /// Single lanes and numbered agents, in the order of `kind << 10 | index`.
     single: Vec<(u16, u32)>,
 }
 
 impl Part {
-    #[inline]
-    fn single(&self, key: u16) -> u32 {
-        // Short lists: a walk beats a search.
-        self.single.iter().find(|(k, _)| *k == key).map_or(0, |(_, at)| *at)
-    }
-
     fn raise_single(&mut self, key: u16, at: u32) {
         match self.single.binary_search_by_key(&key, |(k, _)| *k) {
             Ok(i) => self.single[i].1 = self.single[i].1.max(at),
@@ -173,26 +167,18 @@ impl Clock {
     pub(crate) fn missing(&self, agent: Agent, mask: u32, moment: u32) -> u32 {
         let Some(part) = self.part(block_of(agent)) else { return mask };
         let (kind, index) = inner_of(agent);
-        if kind >= BY_LANE {
-            let mut missing = mask;
-            crate::exec::lanes::each(mask, |l| {
-                let known = part.single((kind << 10 | index) as u16 + l as u16) >= moment;
-                missing &= !((known as u32) << l);
-            });
-            return missing;
-        }
         let slot = (index / 32 * BY_LANE + kind) as usize;
-        if part.warps.get(slot).is_some_and(|at| *at >= moment) {
+        if kind < BY_LANE && part.warps.get(slot).is_some_and(|at| *at >= moment) {
             return 0;
         }
-        if part.single.is_empty() {
-            return mask;
-        }
-        let mut missing = mask;
         let first = (kind << 10 | index) as u16;
-        for (key, at) in &part.single {
-            let lane = key.wrapping_sub(first);
-            if lane < 32 && *at >= moment {
+        let mut missing = mask;
+        for (key, at) in &part.single[part.single.partition_point(|(key, _)| *key < first)..] {
+            let lane = key - first;
+            if lane >= 32 || missing >> lane == 0 {
+                break;
+            }
+            if *at >= moment {
                 missing &= !(1 << lane);
             }
         }

@@ -23,9 +23,6 @@ use criterion::{Criterion, Throughput};
 use hadal::emulator::Counters;
 use hadal::{Buffer, Device, Result, Stream, bf16, mla};
 
-#[cfg(feature = "emulator")]
-use counted::Counted;
-
 /// Query heads and query tokens.
 const ROWS: &[(usize, usize)] = &[(16, 1), (128, 1), (128, 2)];
 const PAGE: usize = 64;
@@ -120,14 +117,7 @@ fn plan(
 /// Counts one thing for every shape.
 #[cfg(feature = "emulator")]
 fn count(device: &Device, title: &str, unit: &'static str, pick: fn(&Counters) -> u64) {
-    // Criterion plans by the clock, so each answer takes a millisecond.
-    let answer = Duration::from_millis(1);
-    let mut criterion = Criterion::default()
-        .with_measurement(Counted { unit })
-        .warm_up_time(answer)
-        .measurement_time(400 * answer)
-        .sample_size(10)
-        .configure_from_args();
+    let mut criterion = counted::criterion(unit);
     let mut group = criterion.benchmark_group(title);
     for &rows in ROWS {
         let mut value = None;
@@ -136,10 +126,7 @@ fn count(device: &Device, title: &str, unit: &'static str, pick: fn(&Counters) -
             let value = *value.get_or_insert_with(|| {
                 per_block(device, rows, pick).unwrap_or_else(|error| panic!("{error}"))
             });
-            bencher.iter_custom(|times| {
-                std::thread::sleep(answer);
-                times as f64 * value
-            });
+            counted::answer(bencher, value);
         });
     }
     group.finish();

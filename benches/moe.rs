@@ -241,14 +241,7 @@ fn count_all() {
 /// Counts one thing for every operation, payload and number of ranks.
 #[cfg(feature = "emulator")]
 fn count(title: &str, unit: &'static str, pick: fn(&Counters) -> u64, seen: &mut Seen) {
-    // Criterion plans by the clock, so each answer takes a millisecond.
-    let answer = Duration::from_millis(1);
-    let mut criterion = Criterion::default()
-        .with_measurement(counted::Counted { unit })
-        .warm_up_time(answer)
-        .measurement_time(400 * answer)
-        .sample_size(10)
-        .configure_from_args();
+    let mut criterion = counted::criterion(unit);
     let mut group = criterion.benchmark_group(title);
     for ranks in [2, 8] {
         for payload in PAYLOADS {
@@ -262,10 +255,7 @@ fn count(title: &str, unit: &'static str, pick: fn(&Counters) -> u64, seen: &mut
                         .entry((ranks, payload))
                         .or_insert_with(|| counted(ranks, payload).unwrap_or_else(|error| panic!("{error}")));
                     let value = pick(&counters[step + 1]) - pick(&counters[step]);
-                    bencher.iter_custom(|times| {
-                        std::thread::sleep(answer);
-                        times as f64 * value as f64 / FEW as f64
-                    });
+                    counted::answer(bencher, value as f64 / FEW as f64);
                 });
             }
         }

@@ -1,11 +1,34 @@
 //! A criterion measurement that is a count: what an emulator counted is exact, and no time.
 
-use criterion::Throughput;
+use std::time::Duration;
+
 use criterion::measurement::{Measurement, ValueFormatter};
+use criterion::{Bencher, Criterion, Throughput};
+
+/// How long an answer takes: criterion plans by the clock.
+const ANSWER: Duration = Duration::from_millis(1);
 
 /// So many of `unit`.
 pub struct Counted {
-    pub unit: &'static str,
+    unit: &'static str,
+}
+
+/// A criterion that counts.
+pub fn criterion(unit: &'static str) -> Criterion<Counted> {
+    Criterion::default()
+        .with_measurement(Counted { unit })
+        .warm_up_time(ANSWER)
+        .measurement_time(400 * ANSWER)
+        .sample_size(10)
+        .configure_from_args()
+}
+
+/// What was counted is `value`, however often it is asked for.
+pub fn answer(bencher: &mut Bencher<'_, Counted>, value: f64) {
+    bencher.iter_custom(|times| {
+        std::thread::sleep(ANSWER);
+        times as f64 * value
+    });
 }
 
 impl Measurement for Counted {

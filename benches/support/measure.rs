@@ -77,14 +77,7 @@ fn count(
     rows: &[Row],
     seen: &mut HashMap<String, Counters>,
 ) {
-    // Criterion plans by the clock, so each answer takes a millisecond.
-    let answer = Duration::from_millis(1);
-    let mut criterion = Criterion::default()
-        .with_measurement(counted::Counted { unit })
-        .warm_up_time(answer)
-        .measurement_time(400 * answer)
-        .sample_size(10)
-        .configure_from_args();
+    let mut criterion = counted::criterion(unit);
     let mut group = criterion.benchmark_group(title);
     for row in rows {
         group.bench_function(&row.name, |bencher| {
@@ -93,10 +86,7 @@ fn count(
                 .entry(row.name.clone())
                 .or_insert_with(|| part(row).unwrap_or_else(|error| panic!("{}: {error}", row.name)));
             let value = pick(counters) as f64 / row.units as f64;
-            bencher.iter_custom(|times| {
-                std::thread::sleep(answer);
-                times as f64 * value
-            });
+            counted::answer(bencher, value);
         });
     }
     group.finish();

@@ -106,24 +106,21 @@ impl Core<'_> {
         }
     }
 
-    /// `fence` and `membar`.
+    /// `fence` and `membar`: what was seen is known from now on, and what is known may be told.
     pub(crate) fn memory_fence(&mut self, scope: Scope, mask: u32) {
-        let Some(check) = &self.block.check else { return };
-        let own = threads(check.id, self.warp.index);
+        if self.block.check.is_none() {
+            return;
+        }
         let warp = &mut self.warp.check;
-        let moment = warp.close();
         warp.split(mask);
-        let whole = warp.whole;
         for strand in warp.strands.iter_mut().filter(|s| s.mask & mask != 0) {
             for seen in strand.pending[..=width(scope) as usize].iter_mut() {
                 if let Some(seen) = seen.take() {
                     strand.know.join(&seen);
                 }
             }
-            let mut know = strand.know.clone();
-            know.seen.raise(own, strand.mask, whole, moment);
-            strand.release = Some((know, width(scope)));
         }
+        self.fence_releases(scope, mask);
     }
 
     /// Where what is told by a strong access is kept.

@@ -11,71 +11,14 @@ use std::process::Command;
 use std::sync::Arc;
 
 use hadal::device::driver::RawStream;
-use hadal::{DType, Device, E4M3, Error, Matrix, MatrixMut, Stream, bf16, gemm, quant};
+use hadal::{DType, Device, E4M3, Error, Matrix, Stream, bf16, gemm, quant};
 use support::Recorder;
+use support::operands::{Operand, recorders, refused};
 
 /// A device that records, and its recorder.
 fn recorder() -> (Device, Arc<Recorder>) {
     let recorder = Recorder::new((9, 0));
     (Device::from_driver(recorder.clone(), 0).unwrap(), recorder)
-}
-
-/// Variant, argument, expected and got of an error about an argument.
-fn parts(error: &Error) -> (&'static str, &'static str, &str, &str) {
-    match error {
-        Error::Shape { argument, expected, got } => ("shape", argument, expected, got),
-        Error::Stride { argument, expected, got } => ("stride", argument, expected, got),
-        Error::Alignment { argument, expected, got } => ("alignment", argument, expected, got),
-        Error::Dtype { argument, expected, got } => ("dtype", argument, expected, got),
-        Error::Device { argument, expected, got } => ("device", argument, expected, got),
-        Error::Overlap { argument, expected, got } => ("overlap", argument, expected, got),
-        Error::Workspace { argument, expected, got } => ("workspace", argument, expected, got),
-        Error::Bounds { argument, expected, got } => ("bounds", argument, expected, got),
-        Error::Option { argument, expected, got } => ("option", argument, expected, got),
-        Error::DeviceName { argument, expected, got } => ("device name", argument, expected, got),
-        other => panic!("not about an argument: {other:?}"),
-    }
-}
-
-#[track_caller]
-fn refused<T: std::fmt::Debug>(
-    result: hadal::Result<T>,
-    variant: &str,
-    argument: &str,
-    expected: &str,
-    got: &str,
-) {
-    let error = result.unwrap_err();
-    let parts = parts(&error);
-    assert_eq!((parts.0, parts.1), (variant, argument), "{error}");
-    assert!(parts.2.contains(expected), "expected should say {expected:?}: {error}");
-    assert!(parts.3.contains(got), "got should say {got:?}: {error}");
-    let text = error.to_string();
-    assert!(text.contains(argument) && text.contains(parts.2) && text.contains(parts.3), "{text}");
-}
-
-/// One operand, to be spoiled.
-#[derive(Clone, Copy)]
-struct Operand {
-    device: u8,
-    dtype: DType,
-    address: u64,
-    shape: [usize; 2],
-    strides: [usize; 2],
-}
-
-impl Operand {
-    fn view<'a>(&self, devices: &[Device]) -> Matrix<'a> {
-        let device = &devices[self.device as usize];
-        // SAFETY: the driver behind these devices never follows an address.
-        unsafe { Matrix::from_raw(device, self.dtype, self.address, self.shape, self.strides) }
-    }
-
-    fn view_mut<'a>(&self, devices: &[Device]) -> MatrixMut<'a> {
-        let device = &devices[self.device as usize];
-        // SAFETY: as above.
-        unsafe { MatrixMut::from_raw(device, self.dtype, self.address, self.shape, self.strides) }
-    }
 }
 
 const M: usize = 65;
@@ -84,7 +27,7 @@ const K: usize = 272;
 
 /// The right operands of a GEMM: a, a_scales, weight, weight_scale_inv, out, workspace.
 fn gemm_operands() -> [Operand; 6] {
-    let operand = |dtype, address, shape, strides| Operand { device: 0, dtype, address, shape, strides };
+    let operand = |dtype, address, shape, strides| Operand::new(dtype, address, shape).strides(strides);
     [
         operand(DType::E4M3, 0x100000, [M, K], [K, 1]),
         operand(DType::F32, 0x200000, [M, 3], [1, 68]),
@@ -153,10 +96,8 @@ fn a_gemm_without_rows_launches_nothing() {
 
 #[test]
 fn wrong_gemm_operands_are_refused_by_name() {
-    let (device, recorder) = recorder();
-    let stream = device.new_stream().unwrap();
-    let (stranger, _) = self::recorder();
-    let devices = [device.clone(), device.sibling(1).unwrap(), stranger];
+    let (devices, recorder) = recorders();
+    let stream = devices[0].new_stream().unwrap();
     const NAMES: [&str; 6] = ["a", "a_scales", "weight", "weight_scale_inv", "out", "workspace"];
     let check = |at: usize, spoil: &dyn Fn(&mut Operand), variant: &str, expected: &str, got: &str| {
         let mut operands = gemm_operands();
@@ -281,7 +222,7 @@ const COLS: usize = 300;
 
 /// The right operands of a quantisation: x, q, scales, workspace.
 fn quant_operands() -> [Operand; 4] {
-    let operand = |dtype, address, shape, strides| Operand { device: 0, dtype, address, shape, strides };
+    let operand = |dtype, address, shape, strides| Operand::new(dtype, address, shape).strides(strides);
     [
         operand(DType::BF16, 0x100002, [ROWS, COLS], [COLS + 1, 1]),
         operand(DType::E4M3, 0x200001, [ROWS, COLS], [COLS + 3, 1]),
@@ -299,10 +240,8 @@ fn run_quant(devices: &[Device], stream: &Stream, operands: &[Operand; 4]) -> ha
 
 #[test]
 fn wrong_quantisations_are_refused_by_name() {
-    let (device, recorder) = recorder();
-    let stream = device.new_stream().unwrap();
-    let (stranger, _) = self::recorder();
-    let devices = [device.clone(), device.sibling(1).unwrap(), stranger];
+    let (devices, recorder) = recorders();
+    let stream = devices[0].new_stream().unwrap();
     run_quant(&devices, &stream, &quant_operands()).unwrap();
     run_quant(&devices, &stream, &quant_operands()).unwrap();
     assert_eq!(recorder.take().split_off(4), ["launch"], "one load, two launches");
@@ -334,7 +273,7 @@ fn wrong_quantisations_are_refused_by_name() {
     check(2, &|x| x.address = 0x200100, "overlap", "`q`", "0x200100");
     assert!(!recorder.take().contains(&"launch".to_string()), "something wrong was launched");
 
-    let plan = |rows, cols, options| quant::Plan::new(&device, quant::Shape::new(rows, cols), options);
+    let plan = |rows, cols, options| quant::Plan::new(&devices[0], quant::Shape::new(rows, cols), options);
     let options = quant::Options::activations();
     refused(plan(1, 1, options.input(DType::E4M3)), "dtype", "x", "bf16, f16 or f32", "e4m3");
     refused(plan(1, 1, options.sms(133)), "option", "sms", "1 to 132", "133");

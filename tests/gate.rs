@@ -63,7 +63,9 @@ fn check(device: &Device, stream: &Stream, case: &Case, k: usize) -> &'static st
         (0..experts).map(|_| if case.ties { 0.0 } else { random.normal() * 0.2 - 0.5 }).collect();
     let bias_list = case.bias.then_some(&bias[..]);
     let want: Vec<_> = (0..tokens)
-        .flat_map(|token| reference::choose(&logits[token * pitch..][..experts], bias_list, &case.options))
+        .flat_map(|token| {
+            reference::choose(&logits[token * pitch..][..experts], bias_list, &case.options).unwrap()
+        })
         .collect();
 
     let plan = Plan::new(device, Shape::new(tokens, experts), case.options).unwrap();

@@ -8,11 +8,10 @@
 mod support;
 
 use hadal::mla::{Args, HEAD, LATENT, LseBase, Options, Plan, Shape, cache, reference};
-use hadal::{DType, Device, Error, Matrix, MatrixMut, Stream, bf16};
+use hadal::{Device, Stream, bf16};
 use proptest::prelude::*;
 use support::{
-    MACHINES, Random, Recorder, assert_clean, cases, device_at_random, device_of, device_on, machines,
-    schedules,
+    MACHINES, Random, assert_clean, cases, device_at_random, device_of, device_on, machines, schedules,
 };
 
 /// An index no block table may lead the kernel to.
@@ -34,6 +33,8 @@ struct Case {
     gaps: [usize; 3],
     /// Factor of the inputs: large ones make one token win.
     spread: f32,
+    /// Whether some table entries are no pages of the cache.
+    strange: bool,
     seed: u64,
 }
 
@@ -51,6 +52,7 @@ impl Case {
             invariant: None,
             gaps: [0; 3],
             spread: 1.0,
+            strange: false,
             seed: 1,
         }
     }
@@ -109,6 +111,17 @@ fn paged(
     (cache, table, width)
 }
 
+/// Puts entries that are no pages into a table, in every other place: negative ones, the first past the cache, ones whose rows would be those of
+/// page 0 again in 32 bits, and the ends of the range.
+fn estrange(table: &mut [i32], pages: usize, page: usize) {
+    // Pages of more than one token: of those of one, none is around.
+    let around = (1u64 << 32).div_ceil(page as u64) as u32 as i32;
+    let strange = [-1, pages as i32, around, i32::MAX, i32::MIN, around.wrapping_neg()];
+    for (entry, strange) in table.iter_mut().step_by(2).zip(strange.iter().cycle()) {
+        *entry = *strange;
+    }
+}
+
 /// Spreads rows apart; what lies between is NaN.
 fn pitched(values: &[bf16], cols: usize, gap: usize) -> Vec<bf16> {
     let mut all = Vec::with_capacity(values.len() / cols * (cols + gap) + 8);
@@ -125,7 +138,10 @@ fn check(device: &Device, stream: &Stream, case: &Case) -> Got {
     let value = |random: &mut Random| bf16::from_f32((random.normal() / 10.0).clamp(-1.0, 1.0) * spread);
     let requests = case.lengths.len();
     let rows = requests * case.query_tokens * case.heads;
-    let (cache, table, width) = paged(&case.lengths, case.page, case.seed, value);
+    let (cache, mut table, width) = paged(&case.lengths, case.page, case.seed, value);
+    if case.strange {
+        estrange(&mut table, cache.len() / HEAD / case.page, case.page);
+    }
     let random = &mut Random(case.seed);
     let q: Vec<bf16> = (0..rows * HEAD).map(|_| value(random)).collect();
     let problem = reference::Problem {
@@ -407,26 +423,32 @@ struct Append {
     page: usize,
     by_table: bool,
     joined: bool,
+    strange: bool,
     seed: u64,
 }
 
 impl Append {
     fn new(lengths: &[i32], tokens_each: usize) -> Append {
-        Append { lengths: lengths.to_vec(), tokens_each, page: 64, by_table: true, joined: true, seed: 1 }
+        let lengths = lengths.to_vec();
+        Append { lengths, tokens_each, page: 64, by_table: true, joined: true, strange: false, seed: 1 }
     }
 }
 
 /// Appends, and compares every bit of the cache.
 fn check_append(device: &Device, stream: &Stream, case: &Append) {
     let value = |random: &mut Random| bf16::from_f32(random.normal());
-    let (before, table, width) = paged(&case.lengths, case.page, case.seed, value);
+    let (before, mut table, width) = paged(&case.lengths, case.page, case.seed, value);
     let random = &mut Random(case.seed);
     let tokens = case.lengths.len() * case.tokens_each;
     let latent: Vec<bf16> = (0..tokens * LATENT).map(|_| value(random)).collect();
     let rope: Vec<bf16> = (0..tokens * (HEAD - LATENT)).map(|_| value(random)).collect();
-    let slots = reference::slots_of(&table, width, &case.lengths, case.tokens_each, case.page);
+    let pages = [before.len() / HEAD / case.page, case.page];
+    if case.strange {
+        estrange(&mut table, pages[0], case.page);
+    }
+    let slots = reference::slots_of(&table, width, &case.lengths, case.tokens_each, pages).unwrap();
     let mut want = before.clone();
-    reference::append(&mut want, &latent, &rope, &slots);
+    reference::append(&mut want, &latent, &rope, &slots).unwrap();
 
     let rows = before.len() / HEAD;
     let mut cache = device.upload(stream, &before).unwrap();
@@ -467,6 +489,18 @@ fn check_append(device: &Device, stream: &Stream, case: &Append) {
     }
 }
 
+/// Entries that are no pages: zeros for who reads there, nothing for who writes.
+#[test]
+fn strange_table_entries_lead_nowhere() {
+    let (device, stream) = device_of(1, 1);
+    for page in [64, 3, 2] {
+        check(&device, &stream, &Case { page, strange: true, ..Case::new(&[300, 70], 3) });
+        let append = Append { page, strange: true, ..Append::new(&[300, 70], 69) };
+        check_append(&device, &stream, &append);
+        check_append(&device, &stream, &Append { by_table: false, ..append });
+    }
+}
+
 proptest! {
     #![proptest_config(cases(40))]
 
@@ -481,260 +515,6 @@ proptest! {
         machine in machines(),
     ) {
         let (device, stream) = device_on(machine);
-        check_append(&device, &stream, &Append { lengths, tokens_each, page, by_table, joined, seed });
+        check_append(&device, &stream, &Append { lengths, tokens_each, page, by_table, joined, strange: false, seed });
     }
-}
-
-/// One operand, to be spoiled.
-#[derive(Clone, Copy)]
-struct Operand {
-    device: usize,
-    dtype: DType,
-    address: u64,
-    shape: [usize; 2],
-    strides: [usize; 2],
-}
-
-impl Operand {
-    fn new(dtype: DType, address: u64, shape: [usize; 2]) -> Operand {
-        Operand { device: 0, dtype, address, shape, strides: [shape[1], 1] }
-    }
-
-    fn view<'a>(&self, devices: &[Device]) -> Matrix<'a> {
-        // SAFETY: the driver behind these devices never follows an address.
-        unsafe { Matrix::from_raw(&devices[self.device], self.dtype, self.address, self.shape, self.strides) }
-    }
-
-    fn view_mut<'a>(&self, devices: &[Device]) -> MatrixMut<'a> {
-        // SAFETY: as above.
-        unsafe {
-            MatrixMut::from_raw(&devices[self.device], self.dtype, self.address, self.shape, self.strides)
-        }
-    }
-}
-
-/// Variant and argument of an error about an argument, and what it says.
-fn about(error: Error) -> (&'static str, &'static str, String) {
-    let text = error.to_string();
-    let (variant, argument) = match error {
-        Error::Shape { argument, .. } => ("shape", argument),
-        Error::Stride { argument, .. } => ("stride", argument),
-        Error::Alignment { argument, .. } => ("alignment", argument),
-        Error::Dtype { argument, .. } => ("dtype", argument),
-        Error::Device { argument, .. } => ("device", argument),
-        Error::Overlap { argument, .. } => ("overlap", argument),
-        Error::Workspace { argument, .. } => ("workspace", argument),
-        Error::Option { argument, .. } => ("option", argument),
-        other => panic!("not about an argument: {other:?}"),
-    };
-    (variant, argument, text)
-}
-
-/// A recording device, another of its driver and one of another driver.
-fn recorders() -> (Vec<Device>, std::sync::Arc<Recorder>) {
-    let recorder = Recorder::new((9, 0));
-    let device = Device::from_driver(recorder.clone(), 0).unwrap();
-    let stranger = Device::from_driver(Recorder::new((9, 0)), 0).unwrap();
-    (vec![device.clone(), device.sibling(1).unwrap(), stranger], recorder)
-}
-
-const NAMES: [&str; 7] = ["q", "cache", "block_table", "cache_seqlens", "out", "lse", "workspace"];
-
-fn operands() -> [Operand; 7] {
-    [
-        Operand::new(DType::BF16, 0x10_0000, [2 * 3 * 4, HEAD]),
-        Operand::new(DType::BF16, 0x20_0000, [10 * 64, HEAD]),
-        Operand::new(DType::I32, 0x40_0000, [2, 5]),
-        Operand::new(DType::I32, 0x41_0000, [1, 2]),
-        Operand::new(DType::BF16, 0x42_0000, [2 * 3 * 4, LATENT]),
-        Operand::new(DType::F32, 0x44_0000, [2 * 3, 4]),
-        Operand::new(DType::U8, 0x50_0000, [1, 4 * 64 * 513 * 4 * 6]),
-    ]
-}
-
-fn run(devices: &[Device], stream: &Stream, operands: &[Operand; 7]) -> hadal::Result<()> {
-    let shape = Shape::new(2, 4, 320).query_tokens(3);
-    let plan = Plan::new(&devices[0], shape, Options::new(0.1).sms(12)).unwrap();
-    let [q, cache, table, lengths, out, lse, workspace] = operands;
-    let args = Args::new(
-        q.view(devices),
-        cache.view(devices),
-        table.view(devices),
-        lengths.view(devices),
-        out.view_mut(devices),
-        lse.view_mut(devices),
-    );
-    plan.run(stream, args.workspace(workspace.view_mut(devices)))
-}
-
-#[test]
-fn wrong_operands_are_refused_by_name() {
-    let (devices, recorder) = recorders();
-    let stream = devices[0].new_stream().unwrap();
-    run(&devices, &stream, &operands()).unwrap();
-    assert_eq!(recorder.take().iter().filter(|call| *call == "launch").count(), 2);
-    let check = |at: usize, spoil: &dyn Fn(&mut Operand), variant: &str, says: &str| {
-        let mut operands = operands();
-        spoil(&mut operands[at]);
-        let (got, argument, text) = about(run(&devices, &stream, &operands).unwrap_err());
-        assert_eq!((got, argument), (variant, NAMES[at]), "{text}");
-        assert!(text.contains(says), "{text}");
-    };
-    check(0, &|x| x.shape[0] = 23, "shape", "[24, 576]");
-    check(1, &|x| x.shape[0] = 65, "shape", "pages of 64 tokens");
-    check(1, &|x| x.shape[0] = 0, "shape", "pages of 64 tokens");
-    check(1, &|x| x.shape[1] = LATENT, "shape", "576");
-    check(2, &|x| x.shape[0] = 3, "shape", "at most 2");
-    check(2, &|x| x.shape[1] = 0, "shape", "at least 1");
-    check(3, &|x| x.shape[1] = 3, "shape", "[1, 2]");
-    check(4, &|x| x.shape[1] = HEAD, "shape", "[24, 512]");
-    check(5, &|x| x.shape = [4, 6], "shape", "[6, 4]");
-    check(6, &|x| x.shape[1] = 1000, "workspace", "1000 bytes");
-    check(6, &|x| x.shape[0] = 2, "shape", "one row");
-    for at in 0..7 {
-        check(at, &|x| x.dtype = DType::E4M3, "dtype", "e4m3");
-        check(at, &|x| x.device = 1, "device", "recorder:1");
-        check(at, &|x| x.device = 2, "device", "another machine");
-    }
-    for at in [0, 1, 4] {
-        check(at, &|x| x.strides[0] += 4, "stride", "multiple of 8 elements");
-        check(at, &|x| x.strides[0] = 8, "stride", "row stride of at least");
-        check(at, &|x| x.strides[1] = 2, "stride", "row-major");
-        check(at, &|x| x.address += 8, "alignment", "multiple of 16");
-    }
-    check(2, &|x| x.strides[0] = 4, "stride", "at least the 5 columns");
-    check(3, &|x| x.strides[1] = 2, "stride", "row-major");
-    check(5, &|x| x.strides[0] = 8, "stride", "without gaps");
-    for at in [2, 3, 5] {
-        check(at, &|x| x.address += 2, "alignment", "multiple of 4");
-    }
-    check(6, &|x| x.address += 8, "alignment", "multiple of 16");
-    for (at, other) in [(4, 0), (4, 1), (5, 2), (5, 3), (5, 4), (6, 0), (6, 1), (6, 4), (6, 5)] {
-        check(at, &|x| x.address = operands()[other].address, "overlap", NAMES[other]);
-    }
-    for at in 0..7 {
-        for wild in [usize::MAX, usize::MAX / 2 + 1] {
-            let mut operands = operands();
-            operands[at] =
-                Operand { address: u64::MAX - 15, shape: [wild; 2], strides: [wild; 2], ..operands[at] };
-            run(&devices, &stream, &operands).unwrap_err();
-        }
-    }
-    let foreign = devices[1].new_stream().unwrap();
-    assert_eq!(about(run(&devices, &foreign, &operands()).unwrap_err()).1, "stream");
-    assert!(!recorder.take().contains(&"launch".to_string()), "something wrong was launched");
-}
-
-#[test]
-fn a_missing_workspace_is_refused() {
-    let (devices, _) = recorders();
-    let stream = devices[0].new_stream().unwrap();
-    let plan = Plan::new(&devices[0], Shape::new(2, 12, 320), Options::new(0.1)).unwrap();
-    let [q, cache, table, lengths, out, _, _] = operands();
-    let lse = Operand::new(DType::F32, 0x44_0000, [2, 12]);
-    let args = Args::new(
-        q.view(&devices),
-        cache.view(&devices),
-        table.view(&devices),
-        lengths.view(&devices),
-        out.view_mut(&devices),
-        lse.view_mut(&devices),
-    );
-    let (variant, _, text) = about(plan.run(&stream, args).unwrap_err());
-    assert_eq!(variant, "workspace", "{text}");
-}
-
-#[test]
-fn wrong_plans_are_refused_by_name() {
-    let (devices, _) = recorders();
-    let device = &devices[0];
-    let shape = Shape::new(2, 16, 1024);
-    let check = |shape, options, variant: &str, argument: &str| {
-        let (got, named, text) = about(Plan::new(device, shape, options).unwrap_err());
-        assert_eq!((got, named), (variant, argument), "{text}");
-    };
-    let options = Options::new(0.1);
-    check(Shape::new(2, 0, 1024), options, "shape", "shape");
-    check(Shape::new(2, 16, 0), options, "shape", "shape");
-    check(shape.page(0), options, "shape", "shape");
-    check(shape.query_tokens(0), options, "shape", "shape");
-    check(Shape::new(usize::MAX, 16, 1024), options, "shape", "shape");
-    check(Shape::new(2, usize::MAX / 2, 1024), options, "shape", "shape");
-    check(Shape::new(1 << 20, 1 << 20, 1024), options, "shape", "shape");
-    check(Shape::new(1 << 20, 1, 1 << 20), options, "shape", "shape");
-    for scale in [0.0, -1.0, f32::NAN, f32::INFINITY, 1e-40] {
-        check(shape, Options::new(scale), "option", "softmax_scale");
-    }
-    for sms in [0, 133] {
-        check(shape, options.sms(sms), "option", "sms");
-    }
-    for split in [0, 64, 100, usize::MAX] {
-        check(shape, options.batch_invariant(true).split_tokens(split), "option", "split_tokens");
-    }
-    let old = Device::from_driver(Recorder::new((8, 0)), 0).unwrap();
-    assert!(matches!(Plan::new(&old, shape, options), Err(Error::Unsupported { .. })));
-}
-
-#[test]
-fn wrong_appends_are_refused_by_name() {
-    let (devices, recorder) = recorders();
-    let stream = devices[0].new_stream().unwrap();
-    const NAMES: [&str; 6] = ["latent", "rope", "cache", "slots", "block_table", "cache_seqlens"];
-    let operands = || {
-        [
-            Operand::new(DType::BF16, 0x10_0000, [6, LATENT]),
-            Operand::new(DType::BF16, 0x11_0000, [6, HEAD - LATENT]),
-            Operand::new(DType::BF16, 0x20_0000, [10 * 64, HEAD]),
-            Operand::new(DType::I32, 0x40_0000, [1, 6]),
-            Operand::new(DType::I32, 0x41_0000, [2, 5]),
-            Operand::new(DType::I32, 0x42_0000, [1, 2]),
-        ]
-    };
-    let run = |operands: &[Operand; 6], by_table: bool| {
-        let plan = cache::Plan::new(&devices[0], cache::Shape::new(6, 64), cache::Options::new()).unwrap();
-        let [latent, rope, cached, slots, block_table, cache_seqlens] = operands;
-        let place = if by_table {
-            let cache_seqlens = cache_seqlens.view(&devices);
-            cache::Place::Table { block_table: block_table.view(&devices), cache_seqlens }
-        } else {
-            cache::Place::Slots(slots.view(&devices))
-        };
-        let args =
-            cache::Args::new(latent.view(&devices), rope.view(&devices), place, cached.view_mut(&devices));
-        plan.run(&stream, args)
-    };
-    run(&operands(), true).unwrap();
-    run(&operands(), false).unwrap();
-    recorder.take();
-    let check = |at: usize, spoil: &dyn Fn(&mut Operand), variant: &str| {
-        let mut operands = operands();
-        spoil(&mut operands[at]);
-        let (got, argument, text) = about(run(&operands, at > 3).unwrap_err());
-        assert_eq!((got, argument), (variant, NAMES[at]), "{text}");
-    };
-    check(0, &|x| x.shape[0] = 7, "shape");
-    check(1, &|x| x.shape[0] = 5, "shape");
-    check(2, &|x| x.shape[0] = 100, "shape");
-    check(3, &|x| x.shape[1] = 5, "shape");
-    check(4, &|x| x.shape[0] = 4, "shape");
-    check(4, &|x| x.shape[0] = 0, "shape");
-    check(5, &|x| x.shape[1] = 3, "shape");
-    for at in 0..6 {
-        check(at, &|x| x.dtype = DType::U8, "dtype");
-        check(at, &|x| x.device = 1, "device");
-        check(at, &|x| x.address += 2, "alignment");
-    }
-    for at in 0..3 {
-        check(at, &|x| x.strides[0] += 4, "stride");
-    }
-    for other in [0, 1, 3] {
-        let mut operands = operands();
-        operands[2].address = operands[other].address;
-        assert_eq!(about(run(&operands, false).unwrap_err()).1, "cache");
-    }
-    assert!(!recorder.take().contains(&"launch".to_string()), "something wrong was launched");
-    let refused = |shape, options| about(cache::Plan::new(&devices[0], shape, options).unwrap_err()).1;
-    assert_eq!(refused(cache::Shape::new(6, 0), cache::Options::new()), "shape");
-    assert_eq!(refused(cache::Shape::new(usize::MAX, 64), cache::Options::new()), "shape");
-    assert_eq!(refused(cache::Shape::new(6, 64), cache::Options::new().sms(0)), "sms");
 }

@@ -137,10 +137,11 @@ impl Check<'_> {
         let (half, kernels, stream) = (&self.half.attention, self.rank.kernels(), &self.rank.compute);
         let Sizes { heads, cached, tokens, .. } = self.rank.sizes;
         let (table, lengths) = (half::table(&self.rank.sizes), vec![cached as i32; tokens]);
-        let slots = mla::reference::slots_of(&table, self.rank.sizes.pages(), &lengths, 1, PAGE);
         let mut want = half::cache(self.model, self.rank.rank, self.half.number);
+        let pages = want.len() / mla::HEAD / PAGE;
+        let slots = mla::reference::slots_of(&table, self.rank.sizes.pages(), &lengths, 1, [pages, PAGE])?;
         let (latent, rope) = (read(&half.latent, stream)?, read(&half.rope, stream)?);
-        mla::reference::append(&mut want, &latent, &rope, &slots);
+        mla::reference::append(&mut want, &latent, &rope, &slots)?;
         let cache = half.cache.to_vec(stream)?;
         errors.equal(&[kernels.append], "the cache", &cache, &want);
         let problem = mla::reference::Problem {
@@ -166,10 +167,13 @@ impl Check<'_> {
         let Sizes { hidden, experts, tokens, .. } = self.rank.sizes;
         let logits = read(&half.logits, stream)?;
         let choice = self.model.choice();
-        let chosen = logits
-            .chunks(experts)
-            .flat_map(|token| gate::reference::choose(token, Some(&self.model.bias), &choice));
-        let (idx, weight): (Vec<i32>, Vec<f32>) = chosen.map(|(e, weight)| (e as i32, weight)).unzip();
+        let (mut idx, mut weight) = (Vec::new(), Vec::new());
+        for token in logits.chunks(experts) {
+            for (expert, share) in gate::reference::choose(token, Some(&self.model.bias), &choice)? {
+                idx.push(expert as i32);
+                weight.push(share);
+            }
+        }
         let mut counts = vec![0i32; experts];
         idx.iter().for_each(|&expert| counts[expert as usize] += 1);
         errors.equal(&[kernels.gate], "the choice", &half.topk_idx.to_vec(stream)?, &idx);
@@ -208,11 +212,11 @@ impl Check<'_> {
             })
             .collect();
         let slots = self.rank.sizes.slots();
-        let delivered = exchange::reference::dispatch(&sources, slots, topk, hidden, capacity);
-        let places: Vec<_> = delivered
+        let delivered = exchange::reference::dispatch(&sources, slots, topk, hidden, capacity)?;
+        let places = delivered
             .iter()
             .map(|d| exchange::reference::expand(&d.topk_idx, local, rows, ALIGNMENT))
-            .collect();
+            .collect::<Result<Vec<_>>>()?;
 
         let (experts, kernels) = (&self.half.experts, self.rank.exchange_kernels());
         let (out, back) = kernels.split_at(5);
@@ -245,9 +249,9 @@ impl Check<'_> {
                 topk,
                 &answers,
                 hidden,
-            ));
+            )?);
         }
-        let want = exchange::reference::combine(self.rank.rank, tokens, &delivered, &reduced, hidden);
+        let want = exchange::reference::combine(self.rank.rank, tokens, &delivered, &reduced, hidden)?;
         errors.equal(back, "combined", &experts.out.to_vec(stream)?, &want);
         Ok(places.into_iter().nth(self.rank.rank).expect("a place for each rank"))
     }

@@ -47,6 +47,9 @@ impl<'a> Problem<'a> {
         weight_scale_inv: &'a [f32],
     ) -> Result<Problem<'a>> {
         let groups = k.div_ceil(GROUP);
+        if k == 0 {
+            return Err(Error::shape("shape", "K at least 1", 0));
+        }
         for (argument, rows, cols, got) in [
             ("a", m, k, a.len()),
             ("a_scales", m, groups, a_scales.len()),
@@ -105,7 +108,7 @@ impl<'a> Problem<'a> {
 
 /// `A · Bᵀ` in F64, for `a` `[M, K]` and `b` `[N, K]`; missing elements count as absent terms.
 pub fn product([m, n, k]: [usize; 3], a: &[f64], b: &[f64]) -> Vec<f64> {
-    let mut out = Vec::with_capacity(m * n);
+    let mut out = Vec::new();
     for a in a.chunks(k.max(1)).take(m) {
         for b in b.chunks(k.max(1)).take(n) {
             // Eight sums at a time: rounding in F64 is far below anything measured, and this keeps pace with memory.

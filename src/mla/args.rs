@@ -144,7 +144,8 @@ impl<'a> Args<'a> {
     /// Addresses are multiples of 16 bytes, those of the I32 and F32 arguments of 4. `out` and `lse` share memory with nothing else.
     /// Lengths count all cached tokens, the query tokens' own included; below 0 is 0, more than the shape or the table holds is
     /// as much as they hold. Table entries past a request's length are never read, and whatever else lies in its last page
-    /// never reaches the output.
+    /// never reaches the output. An entry that is no page of `cache` (negative, or too large) stands for a page of zeros: nothing else is
+    /// read, but its tokens take their part in the softmax.
     pub fn new(
         q: Matrix<'a>,
         cache: Matrix<'a>,

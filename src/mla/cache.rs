@@ -2,7 +2,8 @@
 //!
 //! A token's 512 numbers of latent and 64 of RoPE become one row of the cache. Which one is either given for each token
 //! ([`Place::Slots`]) or follows from the block table ([`Place::Table`]): the new tokens are then the last ones of each
-//! request's length. A token whose row is negative or that the cache does not have is not written.
+//! request's length. A token whose row is negative or that the cache does not have is not written; nor is one whose page the cache
+//! does not have, or whose position is before the request's beginning or past what its row of the table holds.
 //!
 //! **Determinism.** A copy: the same inputs give the same bits. Two tokens with one row leave either of them there.
 
@@ -209,7 +210,7 @@ impl Plan {
         expect_pages(cache, self.shape.page)?;
         let mut each = 1;
         let indices = match &args.place {
-            Place::Slots(slots) => vec![("slots", slots.layout(), "[1, tokens]", 1, tokens)],
+            Place::Slots(slots) => [Some(("slots", slots.layout(), "[1, tokens]", 1, tokens)), None],
             Place::Table { block_table: table, cache_seqlens: lengths } => {
                 let requests = table.layout().rows;
                 if table.layout().cols == 0 || requests == 0 || !tokens.is_multiple_of(requests) {
@@ -220,13 +221,13 @@ impl Plan {
                 }
                 each = tokens / requests;
                 let width = table.layout().cols;
-                vec![
-                    ("block_table", table.layout(), "[requests, pages of a request]", requests, width),
-                    ("cache_seqlens", lengths.layout(), "[1, requests]", 1, requests),
+                [
+                    Some(("block_table", table.layout(), "[requests, pages of a request]", requests, width)),
+                    Some(("cache_seqlens", lengths.layout(), "[1, requests]", 1, requests)),
                 ]
             }
         };
-        for &(argument, layout, names, rows, cols) in &indices {
+        for (argument, layout, names, rows, cols) in indices.into_iter().flatten() {
             layout.expect_device(argument, device)?;
             layout.expect_dtype(argument, DType::I32)?;
             layout.expect_shape(argument, names, rows, cols)?;

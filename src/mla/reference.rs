@@ -6,7 +6,8 @@
 //! scores; the LSE is the logarithm of the sum of their exponentials. A query that sees nothing has output 0 and LSE −∞.
 //!
 //! Token p of request b lies in row `block_table[b][p / page] · page + p % page` of the cache. Nothing beyond a request's
-//! length is looked at: neither cache rows nor table entries.
+//! length is looked at: neither cache rows nor table entries. Lengths are cut to what the table holds, and a page that the cache does not have is
+//! a page of zeros.
 
 use crate::dtype::bf16;
 use crate::error::{Error, Result};
@@ -47,19 +48,31 @@ pub struct Attention {
 
 impl Problem<'_> {
     /// Computes everything.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Shape`] for a slice of another length than the sizes say, and for sizes of 0.
     pub fn results(&self) -> Result<Attention> {
         let requests = self.cache_seqlens.len();
-        let rows = self.query_tokens * self.heads;
-        if self.q.len() != requests * rows * HEAD {
-            let expected = format!("[{requests} · {} · {}, {HEAD}]", self.query_tokens, self.heads);
-            return Err(Error::shape("q", expected, format_args!("{} elements", self.q.len())));
+        for (name, size) in [("query_tokens", self.query_tokens), ("heads", self.heads), ("page", self.page)]
+        {
+            if size == 0 {
+                return Err(Error::shape(name, "at least 1", 0));
+            }
         }
-        let table_width = self.block_table.len() / requests.max(1);
+        let rows = self.query_tokens.saturating_mul(self.heads);
+        expect_rows("q", self.q.len(), requests.saturating_mul(rows), HEAD)?;
+        let pages = self.cache.len() / HEAD / self.page;
+        expect_rows("cache", self.cache.len(), pages.saturating_mul(self.page), HEAD)?;
+        let width = self.block_table.len() / requests.max(1);
+        expect_rows("block_table", self.block_table.len(), requests, width)?;
         let mut all = Attention { out: Vec::new(), lse: Vec::new() };
         for (request, &length) in self.cache_seqlens.iter().enumerate() {
-            let table = &self.block_table[request * table_width..][..table_width];
-            let tokens = (0..length.max(0) as usize).map(|position| {
-                let page = table[position / self.page] as usize;
+            let table = &self.block_table[request * width..][..width];
+            let length = (length.max(0) as usize).min(width.saturating_mul(self.page));
+            let tokens = (0..length).map(|position| {
+                let page = usize::try_from(table[position / self.page]).ok().filter(|page| *page < pages);
+                let Some(page) = page else { return vec![0.0; HEAD] };
                 let row = page * self.page + position % self.page;
                 self.cache[row * HEAD..][..HEAD].iter().map(|x| x.to_f64()).collect()
             });
@@ -95,10 +108,24 @@ impl Problem<'_> {
     }
 }
 
+/// That a slice of `len` elements is `[rows, cols]`.
+fn expect_rows(argument: &'static str, len: usize, rows: usize, cols: usize) -> Result<()> {
+    if rows.checked_mul(cols) == Some(len) {
+        return Ok(());
+    }
+    Err(Error::shape(argument, format_args!("[{rows}, {cols}]"), format_args!("{len} elements")))
+}
+
 /// The cache after appending: token i's 512 of `latent` and 64 of `rope` go to row `slots[i]`; a row the cache does not have
 /// is not written.
-pub fn append(cache: &mut [bf16], latent: &[bf16], rope: &[bf16], slots: &[i32]) {
+///
+/// # Errors
+///
+/// [`Error::Shape`] for a `latent` or `rope` of another number of tokens than `slots`.
+pub fn append(cache: &mut [bf16], latent: &[bf16], rope: &[bf16], slots: &[i32]) -> Result<()> {
     let rope_width = HEAD - LATENT;
+    expect_rows("latent", latent.len(), slots.len(), LATENT)?;
+    expect_rows("rope", rope.len(), slots.len(), rope_width)?;
     for (token, &slot) in slots.iter().enumerate() {
         let row = usize::try_from(slot).ok().and_then(|slot| cache.get_mut(slot * HEAD..(slot + 1) * HEAD));
         if let Some(row) = row {
@@ -106,29 +133,38 @@ pub fn append(cache: &mut [bf16], latent: &[bf16], rope: &[bf16], slots: &[i32])
             row[LATENT..].copy_from_slice(&rope[token * rope_width..][..rope_width]);
         }
     }
+    Ok(())
 }
 
-/// The cache row of each new token when the last `tokens_each` positions of every request are new; −1 where there is none.
+/// The cache row of each new token when the last `tokens_each` positions of every request are new; −1 where there is none: no such
+/// position, or none of the cache's `pages`.
+///
+/// # Errors
+///
+/// [`Error::Shape`] for a `block_table` that is not `[requests, table_width]`, and for pages of 0 tokens.
 pub fn slots_of(
     block_table: &[i32],
     table_width: usize,
     cache_seqlens: &[i32],
     tokens_each: usize,
-    page: usize,
-) -> Vec<i32> {
-    let slot = |request: usize, position: i64| -> i32 {
-        if position < 0 || position >= (table_width * page) as i64 {
-            return -1;
+    [pages, page]: [usize; 2],
+) -> Result<Vec<i32>> {
+    expect_rows("block_table", block_table.len(), cache_seqlens.len(), table_width)?;
+    if page == 0 {
+        return Err(Error::shape("page", "at least 1", 0));
+    }
+    let slot = |request: usize, position: i64| -> Option<i32> {
+        let position = usize::try_from(position).ok()?;
+        if position / page >= table_width {
+            return None;
         }
-        let position = position as usize;
-        block_table[request * table_width + position / page] * page as i32 + (position % page) as i32
+        let of = usize::try_from(block_table[request * table_width + position / page]).ok()?;
+        let row = (of < pages).then(|| of * page + position % page)?;
+        i32::try_from(row).ok()
     };
-    cache_seqlens
-        .iter()
-        .enumerate()
-        .flat_map(|(request, &length)| {
-            let first = length as i64 - tokens_each as i64;
-            (0..tokens_each).map(move |token| slot(request, first + token as i64))
-        })
-        .collect()
+    let slots = cache_seqlens.iter().enumerate().flat_map(|(request, &length)| {
+        let first = length as i64 - tokens_each as i64;
+        (0..tokens_each).map(move |token| slot(request, first + token as i64).unwrap_or(-1))
+    });
+    Ok(slots.collect())
 }

@@ -231,15 +231,11 @@ fn survivors_are_sound(setup: &mut Setup, case: &Case, which: usize, stop: Stop)
     let mut reduced = Vec::new();
     for (r, delivered) in delivered.iter().enumerate() {
         let places =
-            reference::expand(&delivered.topk_idx, case.experts / case.ranks(), case.rows, case.alignment);
+            reference::expand(&delivered.topk_idx, case.experts / case.ranks(), case.rows, case.alignment)
+                .unwrap();
         let weights = &delivered.topk_weight;
-        reduced.push(reference::reduce(
-            &places.positions,
-            weights,
-            case.topk,
-            &setup.ranks[r].y,
-            case.hidden,
-        ));
+        let sums = reference::reduce(&places.positions, weights, case.topk, &setup.ranks[r].y, case.hidden);
+        reduced.push(sums.unwrap());
     }
     let nothing = Delivered { rows: vec![], topk_idx: vec![], topk_weight: vec![], ..delivered[0].clone() };
     let no_scales = Delivered { rows: vec![], topk_idx: vec![], topk_weight: vec![], ..scales[0].clone() };
@@ -264,7 +260,7 @@ fn survivors_are_sound(setup: &mut Setup, case: &Case, which: usize, stop: Stop)
         assert!(whole || stop.step < 2, "{context}");
         let out = rank.out.to_vec(&rank.stream).unwrap();
         if status.missing(Phase::Reduced) == 0 {
-            let want = reference::combine(r, rank.tokens, &delivered, &reduced, case.hidden);
+            let want = reference::combine(r, rank.tokens, &delivered, &reduced, case.hidden).unwrap();
             assert!(out.iter().zip(&want).all(|(got, want)| got.to_bits() == want.to_bits()), "{context}");
         } else {
             assert!(out.iter().all(|x| x.to_bits() == bf16::NAN.to_bits()), "{context}");

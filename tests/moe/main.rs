@@ -6,6 +6,7 @@
 mod halted;
 mod refused;
 mod setup;
+mod stray;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -2,40 +2,25 @@
 
 use hadal::comm::Window;
 use hadal::moe::exchange::{self, Combine, Dispatch, Expand, Options, Plan, Shape};
-use hadal::{DType, Device, Error, Matrix, MatrixMut, Result, Stream};
+use hadal::{DType, Device, Error, Result, Stream};
 
 use crate::support::Recorder;
+use crate::support::operands::{Operand, recorders, refusal};
 
-/// The variant of an error about an argument, and the argument.
-fn refusal<T: std::fmt::Debug>(result: Result<T>) -> (&'static str, &'static str) {
-    match result.unwrap_err() {
-        Error::Shape { argument, .. } => ("shape", argument),
-        Error::Stride { argument, .. } => ("stride", argument),
-        Error::Alignment { argument, .. } => ("alignment", argument),
-        Error::Dtype { argument, .. } => ("dtype", argument),
-        Error::Device { argument, .. } => ("device", argument),
-        Error::Overlap { argument, .. } => ("overlap", argument),
-        Error::Bounds { argument, .. } => ("bounds", argument),
-        Error::Option { argument, .. } => ("option", argument),
-        other => panic!("not about an argument: {other:?}"),
-    }
-}
-
-/// A device that records, its sibling, and a window of so many ranks on it.
-fn recorded(ranks: u64, bytes: u64) -> (Device, Device, Window) {
-    let device = Device::from_driver(Recorder::new((9, 0)), 0).unwrap();
+/// Devices that record, and a window of so many ranks on the first.
+fn recorded(ranks: u64, bytes: u64) -> (Vec<Device>, Window) {
+    let devices = recorders().0;
     let bases = (1..=ranks).map(|rank| rank << 40).collect();
     // SAFETY: nothing runs on this driver.
-    let window = unsafe { Window::from_raw(&device, 0, bases, bytes) }.unwrap();
-    let other = device.sibling(1).unwrap();
-    (device, other, window)
+    let window = unsafe { Window::from_raw(&devices[0], 0, bases, bytes) }.unwrap();
+    (devices, window)
 }
 
 #[test]
 fn plans_that_cannot_be_are_refused() {
     let shape = Shape::new(16, 4, 256, 10, 20);
     let plan = |ranks: u64, shape: Shape, options: Options| {
-        refusal(Plan::new(&recorded(ranks, 1 << 30).2, shape, options).map(drop))
+        refusal(Plan::new(&recorded(ranks, 1 << 30).1, shape, options).map(drop))
     };
     let options = Options::new();
     assert_eq!(plan(9, Shape::new(18, 4, 256, 10, 20), options), ("shape", "window"));
@@ -60,74 +45,65 @@ fn plans_that_cannot_be_are_refused() {
     assert_eq!(plan(2, shape, options.sms(133)), ("option", "sms"));
     assert_eq!(plan(2, shape, options.patience(0)), ("option", "patience"));
     let bytes = Plan::window_bytes(2, shape, options).unwrap() as u64;
-    assert_eq!(refusal(exchange::supports(&recorded(2, bytes - 1).2, shape, options)), ("bounds", "window"));
-    exchange::supports(&recorded(2, bytes).2, shape, options).unwrap();
+    assert_eq!(refusal(exchange::supports(&recorded(2, bytes - 1).1, shape, options)), ("bounds", "window"));
+    exchange::supports(&recorded(2, bytes).1, shape, options).unwrap();
     let old = Device::from_driver(Recorder::new((8, 0)), 0).unwrap();
     // SAFETY: nothing runs on this driver.
     let window = unsafe { Window::from_raw(&old, 0, vec![1 << 40], 1 << 30) }.unwrap();
     assert!(matches!(Plan::new(&window, shape, options).map(drop), Err(Error::Unsupported { .. })));
 }
 
-/// An argument, to be spoiled: type, address, shape, strides, device.
-type Spoiled = (DType, u64, [usize; 2], [usize; 2], u8);
-
 #[test]
 fn arguments_that_do_not_fit_are_refused() {
     let shape = Shape::new(16, 4, 256, 10, 20);
-    let (device, other, window) = recorded(2, 1 << 30);
-    let stream = device.default_stream();
+    let (devices, window) = recorded(2, 1 << 30);
+    let stream = devices[0].default_stream();
     let e4m3 = Plan::new(&window, shape, Options::new().payload(DType::E4M3)).unwrap();
     let bf16 = Plan::new(&window, shape, Options::new()).unwrap();
     let handle = e4m3.handle().bytes;
-    // SAFETY: nothing runs on this driver.
-    let view = |(dtype, at, shape, strides, on): Spoiled| unsafe {
-        Matrix::from_raw(if on == 0 { &device } else { &other }, dtype, at, shape, strides)
-    };
-    // SAFETY: as above.
-    let view_mut = |(dtype, at, shape, strides, on): Spoiled| unsafe {
-        MatrixMut::from_raw(if on == 0 { &device } else { &other }, dtype, at, shape, strides)
-    };
-    let dispatch = |a: [Spoiled; 5]| {
+    let view = |operand: Operand| operand.view(&devices);
+    let view_mut = |operand: Operand| operand.view_mut(&devices);
+    let dispatch = |a: [Operand; 5]| {
         let args = Dispatch::new(view(a[0]), view(a[1]), view(a[2]), view_mut(a[3])).scales(view(a[4]));
         e4m3.dispatch(&stream, args)
     };
-    let good: [Spoiled; 5] = [
-        (DType::E4M3, 0x10000, [7, 256], [256, 1], 0),
-        (DType::I32, 0x20000, [7, 4], [4, 1], 0),
-        (DType::F32, 0x30000, [7, 4], [4, 1], 0),
-        (DType::U8, 0x40000, [1, handle], [handle, 1], 0),
-        (DType::F32, 0x50000, [7, 2], [2, 1], 0),
+    let good: [Operand; 5] = [
+        Operand::new(DType::E4M3, 0x10000, [7, 256]),
+        Operand::new(DType::I32, 0x20000, [7, 4]),
+        Operand::new(DType::F32, 0x30000, [7, 4]),
+        Operand::new(DType::U8, 0x40000, [1, handle]),
+        Operand::new(DType::F32, 0x50000, [7, 2]),
     ];
     dispatch(good).unwrap();
     let names = ["x", "topk_idx", "topk_weight", "handle", "scales"];
-    let expand = |a: [Spoiled; 4]| {
+    let expand = |a: [Operand; 4]| {
         let args = Expand::new(view_mut(a[0]), view_mut(a[1]), view_mut(a[2])).scales(view_mut(a[3]));
         e4m3.expand(&stream, args)
     };
-    let wide: [Spoiled; 4] = [
-        (DType::E4M3, 0x10000, [64, 256], [256, 1], 0),
-        (DType::I32, 0x20000, [1, 64], [64, 1], 0),
-        (DType::I32, 0x30000, [1, 8], [8, 1], 0),
-        (DType::F32, 0x40000, [64, 2], [1, 64], 0),
+    let wide: [Operand; 4] = [
+        Operand::new(DType::E4M3, 0x10000, [64, 256]),
+        Operand::new(DType::I32, 0x20000, [1, 64]),
+        Operand::new(DType::I32, 0x30000, [1, 8]),
+        Operand::new(DType::F32, 0x40000, [64, 2]).strides([1, 64]),
     ];
     expand(wide).unwrap();
     let combine =
-        |a: [Spoiled; 3]| bf16.combine(&stream, Combine::new(view(a[0]), view(a[1]), view_mut(a[2])));
-    let back: [Spoiled; 3] = [
-        (DType::BF16, 0x10000, [64, 256], [256, 1], 0),
-        (DType::U8, 0x40000, [1, handle], [handle, 1], 0),
-        (DType::BF16, 0x50000, [7, 256], [256, 1], 0),
+        |a: [Operand; 3]| bf16.combine(&stream, Combine::new(view(a[0]), view(a[1]), view_mut(a[2])));
+    let back: [Operand; 3] = [
+        Operand::new(DType::BF16, 0x10000, [64, 256]),
+        Operand::new(DType::U8, 0x40000, [1, handle]),
+        Operand::new(DType::BF16, 0x50000, [7, 256]),
     ];
     combine(back).unwrap();
 
     /// What is wrong with one argument, and the variant that says so.
-    type Wrong = (&'static str, fn(&mut Spoiled));
+    type Wrong = (&'static str, fn(&mut Operand));
     let wrongs: [Wrong; 5] = [
-        ("dtype", |a| a.0 = DType::F16),
-        ("device", |a| a.4 = 1),
-        ("alignment", |a| a.1 += a.0.size() as u64 / 2 + (a.0.size() == 1) as u64),
-        ("shape", |a| a.2[1] += 1),
-        ("overlap", |a| a.1 = 1 << 40),
+        ("dtype", |a| a.dtype = DType::F16),
+        ("device", |a| a.device = 1),
+        ("alignment", |a| a.address += a.dtype.size() as u64 / 2 + (a.dtype.size() == 1) as u64),
+        ("shape", |a| a.shape[1] += 1),
+        ("overlap", |a| a.address = 1 << 40),
     ];
     for (variant, spoil) in wrongs {
         for (at, name) in names.iter().enumerate() {
@@ -147,24 +123,24 @@ fn arguments_that_do_not_fit_are_refused() {
         }
     }
     let mut args = good;
-    args[0].2[0] = 11;
+    args[0].shape[0] = 11;
     assert_eq!(refusal(dispatch(args)), ("shape", "x"));
     args = good;
-    args[0].3 = [264, 1];
+    args[0].strides = [264, 1];
     assert_eq!(refusal(dispatch(args)), ("stride", "x"));
     args = good;
-    args[1].3 = [8, 1];
+    args[1].strides = [8, 1];
     assert_eq!(refusal(dispatch(args)), ("stride", "topk_idx"));
     args = good;
-    args[3].1 = args[2].1;
+    args[3].address = args[2].address;
     assert_eq!(refusal(dispatch(args)), ("overlap", "handle"));
     let mut args = back;
-    args[2].2[0] = 11;
+    args[2].shape[0] = 11;
     assert_eq!(refusal(combine(args)), ("shape", "out"));
     // Scales where there are none, none where there are some, and a stream of another device.
     let bare = |plan: &Plan, x: DType, scales: bool, stream: &Stream| {
         let args = Dispatch::new(
-            view((x, good[0].1, good[0].2, good[0].3, 0)),
+            view(Operand { dtype: x, ..good[0] }),
             view(good[1]),
             view(good[2]),
             view_mut(good[3]),
@@ -173,21 +149,18 @@ fn arguments_that_do_not_fit_are_refused() {
     };
     assert_eq!(refusal(bare(&e4m3, DType::E4M3, false, &stream)), ("shape", "scales"));
     assert_eq!(refusal(bare(&bf16, DType::BF16, true, &stream)), ("shape", "scales"));
-    assert_eq!(refusal(bare(&bf16, DType::BF16, false, &other.default_stream())), ("device", "stream"));
+    assert_eq!(refusal(bare(&bf16, DType::BF16, false, &devices[1].default_stream())), ("device", "stream"));
     bare(&bf16, DType::BF16, false, &stream).unwrap();
     // Each half by itself.
     let halves = |shape: [usize; 2], stream: &Stream| {
         let args = Dispatch::new(
-            view((DType::BF16, good[0].1, shape, [shape[1], 1], 0)),
+            view(Operand::new(DType::BF16, good[0].address, shape)),
             view(good[1]),
             view(good[2]),
             view_mut(good[3]),
         );
-        let back = Combine::new(
-            view(back[0]),
-            view(back[1]),
-            view_mut((DType::BF16, 0x50000, shape, [shape[1], 1], 0)),
-        );
+        let back =
+            Combine::new(view(back[0]), view(back[1]), view_mut(Operand::new(DType::BF16, 0x50000, shape)));
         [
             bf16.announce(stream, &args),
             bf16.send(stream, &args),
@@ -198,8 +171,8 @@ fn arguments_that_do_not_fit_are_refused() {
     assert!(halves([7, 256], &stream).iter().all(Result::is_ok));
     let wide = halves([7, 272], &stream).map(refusal);
     assert_eq!(wide, [("shape", "x"), ("shape", "x"), ("shape", "out"), ("shape", "out")]);
-    let elsewhere = halves([7, 256], &other.default_stream()).map(refusal);
+    let elsewhere = halves([7, 256], &devices[1].default_stream()).map(refusal);
     assert_eq!(elsewhere, [("device", "stream"); 4]);
-    assert_eq!(refusal(bf16.status(&other.default_stream())), ("device", "stream"));
-    assert_eq!(refusal(bf16.clear_status(&other.default_stream())), ("device", "stream"));
+    assert_eq!(refusal(bf16.status(&devices[1].default_stream())), ("device", "stream"));
+    assert_eq!(refusal(bf16.clear_status(&devices[1].default_stream())), ("device", "stream"));
 }

@@ -337,8 +337,8 @@ impl Setup {
             .map(|r| Source { rows: &r.scales, topk_idx: &r.ids, topk_weight: &r.weights })
             .collect();
         (
-            reference::dispatch(&bytes, experts, topk, self.case.row_bytes(), capacity),
-            reference::dispatch(&scales, experts, topk, self.case.scale_words(), capacity),
+            reference::dispatch(&bytes, experts, topk, self.case.row_bytes(), capacity).unwrap(),
+            reference::dispatch(&scales, experts, topk, self.case.scale_words(), capacity).unwrap(),
         )
     }
 
@@ -362,20 +362,15 @@ impl Setup {
             check_received(&case, r, rank, &delivered[r], &scales[r]);
             let places = check_expanded(&case, r, rank, &delivered[r], &scales[r]);
             let Places { positions, .. } = &places;
-            reduced.push(reference::reduce(
-                positions,
-                &delivered[r].topk_weight,
-                case.topk,
-                &rank.y,
-                case.hidden,
-            ));
+            let weights = &delivered[r].topk_weight;
+            reduced.push(reference::reduce(positions, weights, case.topk, &rank.y, case.hidden).unwrap());
         }
         for rank in &mut self.ranks {
             rank.combine(&case).unwrap();
         }
         self.synchronize();
         for (r, rank) in self.ranks.iter().enumerate() {
-            let want = reference::combine(r, rank.tokens, &delivered, &reduced, case.hidden);
+            let want = reference::combine(r, rank.tokens, &delivered, &reduced, case.hidden).unwrap();
             let got = rank.out.to_vec(&rank.stream).unwrap();
             for (at, (got, want)) in got.iter().zip(&want).enumerate() {
                 let (token, column) = (at / case.hidden, at % case.hidden);
@@ -428,7 +423,7 @@ pub fn check_expanded(
     scales: &Delivered<f32>,
 ) -> Places {
     let local = case.experts / case.ranks();
-    let places = reference::expand(&delivered.topk_idx, local, case.rows, case.alignment);
+    let places = reference::expand(&delivered.topk_idx, local, case.rows, case.alignment).unwrap();
     assert_eq!(rank.ends.to_vec(&rank.stream).unwrap(), places.ends, "rank {r}; {case:?}");
     assert_eq!(rank.map.to_vec(&rank.stream).unwrap(), places.map, "rank {r}; {case:?}");
     let (bytes, words) = (case.row_bytes(), case.scale_words());

@@ -162,6 +162,7 @@ pub fn setup(kernel: &Kernel, machine: &mut Machine) -> Setup {
                         Word(local),
                         Word(rows),
                         Word(4),
+                        Word(capacity),
                     ],
                 ));
             }
@@ -184,6 +185,8 @@ pub fn setup(kernel: &Kernel, machine: &mut Machine) -> Setup {
                     Word(row_bytes),
                     Word(0),
                     Word(topk),
+                    Word(capacity),
+                    Word(rows),
                 ],
             ));
         }
@@ -203,6 +206,8 @@ pub fn setup(kernel: &Kernel, machine: &mut Machine) -> Setup {
                     Wide(positions_at),
                     Wide(reduced_at),
                     Word(row_bytes),
+                    Word(rows),
+                    Word(capacity),
                     Word(topk),
                     Word(ranks),
                     Word(rank),

@@ -4,6 +4,8 @@
 //! paint: an element that was not written and a byte that should not have been both show.
 #![allow(dead_code)] // Each test file takes its own part of this.
 
+pub mod operands;
+
 use std::sync::{Arc, Mutex};
 
 use hadal::device::driver::{Attribute, Driver, Image, RawEvent, RawFunction, RawModule, RawStream};

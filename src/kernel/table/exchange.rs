@@ -102,20 +102,20 @@ pub const ROWS: &[KernelRow] = &[
     ]),
     exchange!("expand_count", "moe_expand_layout.ptx", 1024, 64 registers, 0, [("PASS", Value::Str("count"))], [
         "window": U64, "ids_at": U64, "counts_at": U64, "positions_at": U64, "map": U64, "ends": U64,
-        "topk": U32, "local_experts": U32, "rows": U32, "alignment": U32,
+        "topk": U32, "local_experts": U32, "rows": U32, "alignment": U32, "capacity": U32,
     ]),
     exchange!("expand_place", "moe_expand_layout.ptx", 1024, 64 registers, 32 * 512 * 4, [("PASS", Value::Str("place"))], [
         "window": U64, "ids_at": U64, "counts_at": U64, "positions_at": U64, "map": U64, "ends": U64,
-        "topk": U32, "local_experts": U32, "rows": U32, "alignment": U32,
+        "topk": U32, "local_experts": U32, "rows": U32, "alignment": U32, "capacity": U32,
     ]),
     exchange!("expand", "moe_expand.ptx", 32 * EXPAND_WARPS, 64 registers, 2 * EXPAND_WARPS * PIECE, [("PIECE", Value::Int(PIECE as i64))], [
         "window": U64, "rows_at": U64, "scales_at": U64, "ids_at": U64, "positions_at": U64, "x": U64, "scales": U64,
         "x_pitch": U64, "scale_row_stride": U64, "scale_group_stride": U64, "row_bytes": U32, "scale_words": U32,
-        "topk": U32,
+        "topk": U32, "capacity": U32, "rows": U32,
     ]),
     exchange!("reduce", "moe_reduce.ptx", 512, 128 registers, 0, [], [
         "y": U64, "table": U64, "y_pitch": U64, "ids_at": U64, "weights_at": U64, "positions_at": U64, "reduced_at": U64,
-        "row_bytes": U32, "topk": U32, "ranks": U32, "rank": U32, "patience": U32,
+        "row_bytes": U32, "rows": U32, "capacity": U32, "topk": U32, "ranks": U32, "rank": U32, "patience": U32,
     ]),
     exchange!("combine", "moe_combine.ptx", 512, 128 registers, 0, [], [
         "out": U64, "handle": U64, "table": U64, "out_pitch": U64, "reduced_at": U64, "tokens": U32, "row_bytes": U32,

@@ -23,7 +23,8 @@ impl<'a> Dispatch<'a> {
     /// | `topk_weight` | F32 | `[tokens, topk]` | contiguous |
     /// | `handle` | U8 | `[1, Plan::handle().bytes]` | contiguous, at a multiple of 16 bytes |
     ///
-    /// `topk_idx` holds experts of all ranks together, -1 where a token chose fewer. `handle` is written, and read by the combine.
+    /// `topk_idx` holds experts of all ranks together, -1 where a token chose fewer; any other number is taken for -1, and the status says
+    /// so ([`Status::strange_choice`](super::Status::strange_choice)). `handle` is written, and read by the combine.
     pub fn new(
         x: Matrix<'a>,
         topk_idx: Matrix<'a>,
@@ -41,7 +42,8 @@ impl<'a> Dispatch<'a> {
     }
 
     /// Whether `handle` already knows where these tokens go: an earlier dispatch with the same number of tokens and the same
-    /// `topk_idx` wrote it. All ranks say yes, or all say no.
+    /// `topk_idx` wrote it. All ranks say yes, or all say no. A handle that knows of other tokens sends rows to wrong places, or not at all;
+    /// nothing is touched outside the windows and the arguments.
     #[must_use]
     pub fn cached(mut self, yes: bool) -> Dispatch<'a> {
         self.cached = yes;
@@ -94,9 +96,12 @@ impl<'a> Combine<'a> {
     ///
     /// | argument | type | shape | layout |
     /// | --- | --- | --- | --- |
-    /// | `y` | BF16 | `[rows, hidden]`, rows as the expansion placed them | row-major, address and row stride multiples of 16 bytes |
+    /// | `y` | BF16 | `[rows, hidden]`, as many as the expansion had, placed as it placed them | row-major, address and row stride multiples of 16 bytes |
     /// | `handle` | U8 | the dispatch's | contiguous |
     /// | `out` | BF16 | `[tokens, hidden]` | row-major, address and row stride multiples of 16 bytes |
+    ///
+    /// A choice whose place lies past the rows of `y` adds nothing, and is counted with those that found no room
+    /// ([`Status::lost_expanded`](super::Status::lost_expanded)).
     pub fn new(y: Matrix<'a>, handle: Matrix<'a>, out: MatrixMut<'a>) -> Combine<'a> {
         Combine { y, handle, out }
     }

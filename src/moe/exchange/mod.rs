@@ -20,6 +20,9 @@
 //! **Capacity.** A rank has room for `capacity` received rows. Rows beyond are not written; the status of the receiver and of the sender
 //! count them, and a combine leaves their share out. The same holds for expanded rows that find no room.
 //!
+//! **One exchange, one window.** All ranks plan the same shape and options, and nothing else uses the window. Ranks that do not keep to this, or
+//! two exchanges on one window, get wrong numbers; but no kernel follows what it finds there out of the windows and its arguments.
+//!
 //! **A rank that does not answer** is found by waits that are bounded ([`Options::patience`]). Then the status says which rank was missed
 //! while waiting for what, the dispatch delivers no rows, the combine leaves `out` as it was, and every kernel ends. Ranks that went on
 //! without each other cannot be brought back together: the window must be zeroed on all ranks, with none of them running.

@@ -186,7 +186,8 @@ impl Plan {
             .u32(self.shape.topk as u32)
             .u32(layout.local_experts as u32)
             .u32(rows as u32)
-            .u32(self.options.alignment as u32);
+            .u32(self.options.alignment as u32)
+            .u32(self.shape.capacity as u32);
         // A choice for each thread, if all rows came.
         let choices = self.shape.capacity * self.shape.topk;
         let stretches = choices.div_ceil(1024).min(self.sms.min(MAX_STRETCHES) as usize) as u32;
@@ -205,7 +206,9 @@ impl Plan {
             .u64(scales.map_or(0, |scales| scales.col_stride as u64))
             .u32(layout.row_bytes as u32)
             .u32(layout.scale_words as u32)
-            .u32(self.shape.topk as u32);
+            .u32(self.shape.topk as u32)
+            .u32(self.shape.capacity as u32)
+            .u32(rows as u32);
         // SAFETY: as above, three times.
         unsafe {
             self.launch(2, stream, stretches, &places)?;
@@ -246,6 +249,8 @@ impl Plan {
             .u64(layout.positions)
             .u64(layout.reduced)
             .u32(2 * self.shape.hidden as u32)
+            .u32(y.rows as u32)
+            .u32(self.shape.capacity as u32)
             .u32(self.shape.topk as u32)
             .u32(self.window.ranks() as u32)
             .u32(self.window.rank() as u32)
@@ -379,16 +384,13 @@ impl Plan {
     }
 
     fn expect_scales(&self, given: Option<&Layout>) -> Result<()> {
-        let expected = match self.layout.scale_words {
-            0 => "none: the payload is bf16".to_string(),
-            words => format!("[rows, {words}], since the payload is e4m3"),
-        };
-        match given {
-            None if self.layout.scale_words > 0 => Err(Error::shape("scales", expected, "none")),
-            Some(given) if self.layout.scale_words == 0 => {
-                Err(Error::shape("scales", expected, given.shape_text()))
+        match (given, self.layout.scale_words) {
+            (None, 0) | (Some(_), 1..) => Ok(()),
+            (None, words) => {
+                let expected = format!("[rows, {words}], since the payload is e4m3");
+                Err(Error::shape("scales", expected, "none"))
             }
-            _ => Ok(()),
+            (Some(given), 0) => Err(Error::shape("scales", "none: the payload is bf16", given.shape_text())),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The exchange in plain Rust: all ranks at once, rows in order, every rounding as the kernels'.
 
 use crate::dtype::bf16;
+use crate::error::{Error, Result};
 
 /// What one rank brings to a dispatch. Rows are opaque: `row` elements a token, whatever they are.
 #[derive(Debug, Clone)]
@@ -30,14 +31,39 @@ pub struct Delivered<T> {
     pub lost: Vec<usize>,
 }
 
+/// That a slice of `len` elements is `[rows, cols]`.
+fn expect_rows(argument: &'static str, len: usize, rows: usize, cols: usize) -> Result<()> {
+    if rows.checked_mul(cols) == Some(len) {
+        return Ok(());
+    }
+    Err(Error::shape(argument, format_args!("[{rows}, {cols}]"), format_args!("{len} elements")))
+}
+
 /// A dispatch among `sources.len()` ranks: each token once to every rank that holds one of its experts, up to `capacity` rows a rank.
+///
+/// # Errors
+///
+/// [`Error::Shape`] for slices of other lengths than the sizes say, no rank, no choice, and experts that the ranks do not divide.
 pub fn dispatch<T: Copy>(
     sources: &[Source<'_, T>],
     experts: usize,
     topk: usize,
     row: usize,
     capacity: usize,
-) -> Vec<Delivered<T>> {
+) -> Result<Vec<Delivered<T>>> {
+    if sources.is_empty() || experts == 0 || !experts.is_multiple_of(sources.len()) {
+        let expected = format_args!("experts that {} ranks divide", sources.len());
+        return Err(Error::shape("experts", expected, experts));
+    }
+    if topk == 0 {
+        return Err(Error::shape("topk", "at least 1", 0));
+    }
+    for source in sources {
+        let tokens = source.topk_idx.len() / topk;
+        expect_rows("topk_idx", source.topk_idx.len(), tokens, topk)?;
+        expect_rows("topk_weight", source.topk_weight.len(), tokens, topk)?;
+        expect_rows("rows", source.rows.len(), tokens, row)?;
+    }
     let each = experts / sources.len();
     let deliver = |rank: usize| {
         let local = |id: i32| {
@@ -73,7 +99,7 @@ pub fn dispatch<T: Copy>(
         }
         all
     };
-    (0..sources.len()).map(deliver).collect()
+    Ok((0..sources.len()).map(deliver).collect())
 }
 
 /// Where received rows go for the grouped GEMM.
@@ -90,7 +116,14 @@ pub struct Places {
 }
 
 /// The expansion of rows with these local choices into at most `rows` rows, experts aligned.
-pub fn expand(topk_idx: &[i32], local_experts: usize, rows: usize, alignment: usize) -> Places {
+///
+/// # Errors
+///
+/// [`Error::Option`] for an alignment of 0.
+pub fn expand(topk_idx: &[i32], local_experts: usize, rows: usize, alignment: usize) -> Result<Places> {
+    if alignment == 0 {
+        return Err(Error::option("alignment", "at least 1", 0));
+    }
     let mut places =
         Places { positions: vec![None; topk_idx.len()], ends: Vec::new(), map: vec![-1; rows], lost: 0 };
     let mut next = 0usize;
@@ -107,38 +140,72 @@ pub fn expand(topk_idx: &[i32], local_experts: usize, rows: usize, alignment: us
         }
         places.ends.push(next.min(rows) as i32);
     }
-    places
+    Ok(places)
 }
 
-/// One rank's half of a combine: `[rows, hidden]`, the weighted sum of each received row's answers in `y`.
+/// One rank's half of a combine: `[rows, hidden]`, the weighted sum of each received row's answers in `y`; places past its rows add nothing.
+///
+/// # Errors
+///
+/// [`Error::Shape`] for slices of other lengths than the sizes say, and no choice.
 pub fn reduce(
     positions: &[Option<usize>],
     topk_weight: &[f32],
     topk: usize,
     y: &[bf16],
     hidden: usize,
-) -> Vec<bf16> {
+) -> Result<Vec<bf16>> {
+    if topk == 0 {
+        return Err(Error::shape("topk", "at least 1", 0));
+    }
+    expect_rows("positions", positions.len(), positions.len() / topk, topk)?;
+    expect_rows("topk_weight", topk_weight.len(), positions.len() / topk, topk)?;
+    let answers = y.len() / hidden.max(1);
+    expect_rows("y", y.len(), answers, hidden)?;
     let rows = positions.chunks(topk).zip(topk_weight.chunks(topk));
     let sum = |(places, weights): (&[Option<usize>], &[f32])| {
         let mut sums = vec![0f32; hidden];
         for (place, weight) in places.iter().zip(weights).filter_map(|(p, w)| Some(((*p)?, *w))) {
+            if place >= answers {
+                continue;
+            }
             for (sum, y) in sums.iter_mut().zip(&y[place * hidden..]) {
                 *sum = weight.mul_add(y.to_f32(), *sum);
             }
         }
         sums.into_iter().map(round)
     };
-    rows.flat_map(sum).collect()
+    Ok(rows.flat_map(sum).collect())
 }
 
 /// The other half: `[tokens, hidden]`, the sum over ranks of what `reduced` says, each rank a row for each of `delivered.origins`.
+///
+/// # Errors
+///
+/// [`Error::Shape`] for `reduced` of other lengths than that, and for an origin past `tokens`.
 pub fn combine<T>(
     rank: usize,
     tokens: usize,
     delivered: &[Delivered<T>],
     reduced: &[Vec<bf16>],
     hidden: usize,
-) -> Vec<bf16> {
+) -> Result<Vec<bf16>> {
+    if delivered.len() != reduced.len() {
+        let got = format_args!("{} ranks", reduced.len());
+        return Err(Error::shape("reduced", format_args!("{} ranks", delivered.len()), got));
+    }
+    for (delivered, reduced) in delivered.iter().zip(reduced) {
+        expect_rows("reduced", reduced.len(), delivered.origins.len(), hidden)?;
+        if let Some(&(_, token)) =
+            delivered.origins.iter().find(|(from, token)| *from == rank && *token >= tokens)
+        {
+            return Err(Error::shape(
+                "delivered",
+                format_args!("{tokens} tokens"),
+                format_args!("token {token}"),
+            ));
+        }
+    }
     let mut sums = vec![0f32; tokens * hidden];
     for (delivered, reduced) in delivered.iter().zip(reduced) {
         for (row, (_, token)) in delivered.origins.iter().enumerate().filter(|(_, (from, _))| *from == rank) {
@@ -148,7 +215,7 @@ pub fn combine<T>(
             }
         }
     }
-    sums.into_iter().map(round).collect()
+    Ok(sums.into_iter().map(round).collect())
 }
 
 /// To nearest, ties to even; every NaN becomes 0x7fff, as `cvt.rn.bf16x2.f32` has it.

@@ -35,7 +35,7 @@ impl Status {
         self.words[2]
     }
 
-    /// Choices of received rows that found no room among the expanded rows.
+    /// Choices of received rows that found no room among the expanded rows, or whose place was past the rows that a combine was given.
     pub const fn lost_expanded(&self) -> u32 {
         self.words[3]
     }

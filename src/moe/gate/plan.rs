@@ -8,6 +8,8 @@ use crate::tensor::{Matrix, MatrixMut, Workspace};
 
 /// Experts a token may choose, one for each lane of its warp.
 const MOST_CHOICES: usize = 32;
+/// Experts there may be, 16 for each lane.
+const MOST_EXPERTS: usize = 512;
 
 /// Tokens and experts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -96,7 +98,7 @@ impl Options {
         self
     }
 
-    /// Multiplies the weights, `routed_scaling_factor`.
+    /// Multiplies the weights, `routed_scaling_factor`: a finite number.
     #[must_use]
     pub const fn scale(mut self, factor: f32) -> Options {
         self.scale = factor;
@@ -116,6 +118,33 @@ impl Options {
     pub const fn programmatic(mut self, yes: bool) -> Options {
         self.programmatic = yes;
         self
+    }
+
+    /// Whether one of so many experts can be chosen in this way.
+    pub(super) fn check(&self, experts: usize) -> Result<()> {
+        if experts == 0 || experts > MOST_EXPERTS {
+            return Err(Error::shape("shape", format_args!("1 to {MOST_EXPERTS} experts"), experts));
+        }
+        let Options { k, groups, topk_group, .. } = *self;
+        let size = experts.checked_div(groups).unwrap_or(0);
+        if groups == 0 || groups > 32 || size * groups != experts || (groups > 1 && size < 2) {
+            let expected =
+                format!("1 to 32 groups of equal size that divide {experts} experts, at least two in each");
+            return Err(Error::option("groups", expected, groups));
+        }
+        if topk_group == 0 || topk_group > groups {
+            return Err(Error::option("groups", format_args!("1 to {groups} groups kept"), topk_group));
+        }
+        let most = MOST_CHOICES.min(topk_group * size);
+        if k == 0 || k > most {
+            let expected =
+                format!("1 to {most} experts a token, of the {} in kept groups", topk_group * size);
+            return Err(Error::option("k", expected, k));
+        }
+        if !self.scale.is_finite() {
+            return Err(Error::option("scale", "a finite number", self.scale));
+        }
+        Ok(())
     }
 
     pub(super) fn score(&self) -> Score {
@@ -209,9 +238,6 @@ fn choose(device: &Device, shape: Shape, options: Options) -> Result<(&'static s
         });
     }
     let Shape { tokens, experts } = shape;
-    if experts == 0 || experts > 512 {
-        return Err(Error::shape("shape", "1 to 512 experts", experts));
-    }
     if tokens > i32::MAX as usize {
         return Err(Error::shape("shape", format_args!("at most {} tokens", i32::MAX), tokens));
     }
@@ -221,21 +247,7 @@ fn choose(device: &Device, shape: Shape, options: Options) -> Result<(&'static s
         (Score::Softmax, false) => "hadal_gate_f32_softmax_e256_sm90a",
         (Score::Softmax, true) => "hadal_gate_f32_softmax_e512_sm90a",
     };
-    let Options { k, groups, topk_group, .. } = options;
-    let size = experts.checked_div(groups).unwrap_or(0);
-    if groups == 0 || groups > 32 || size * groups != experts || (groups > 1 && size < 2) {
-        let expected =
-            format!("1 to 32 groups of equal size that divide {experts} experts, at least two in each");
-        return Err(Error::option("groups", expected, groups));
-    }
-    if topk_group == 0 || topk_group > groups {
-        return Err(Error::option("groups", format_args!("1 to {groups} groups kept"), topk_group));
-    }
-    let most = MOST_CHOICES.min(topk_group * size);
-    if k == 0 || k > most {
-        let expected = format!("1 to {most} experts a token, of the {} in kept groups", topk_group * size);
-        return Err(Error::option("k", expected, k));
-    }
+    options.check(experts)?;
     let all = device.properties().sms;
     let sms = options.sms.unwrap_or(all);
     if sms == 0 || sms > all {

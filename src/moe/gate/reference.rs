@@ -15,10 +15,20 @@
 //! This is an oracle: it shares no code with the emulator or the kernels, but for `exp2`.
 
 use super::plan::{Options, Score};
+use crate::error::{Error, Result};
 use crate::moe::exp2;
 
 /// The experts of one token, best first, and their weights.
-pub fn choose(logits: &[f32], bias: Option<&[f32]>, options: &Options) -> Vec<(usize, f32)> {
+///
+/// # Errors
+///
+/// As [`Plan::new`](super::Plan::new) for as many experts as there are logits; [`Error::Shape`] for a bias of another length.
+pub fn choose(logits: &[f32], bias: Option<&[f32]>, options: &Options) -> Result<Vec<(usize, f32)>> {
+    options.check(logits.len())?;
+    if let Some(bias) = bias.filter(|bias| bias.len() != logits.len()) {
+        let expected = format_args!("{} experts", logits.len());
+        return Err(Error::shape("bias", expected, bias.len()));
+    }
     let scores = scores(logits, options.score());
     let choice: Vec<f32> = scores.iter().enumerate().map(|(e, s)| bias.map_or(0.0, |b| b[e]) + s).collect();
     let size = logits.len() / options.n_groups();
@@ -39,7 +49,7 @@ pub fn choose(logits: &[f32], bias: Option<&[f32]>, options: &Options) -> Vec<(u
     let chosen = best(left.collect(), options.k());
     let sum = chosen.iter().fold(0.0, |sum, &(e, _)| sum + scores[e]) + 1e-20;
     let weight = |e: usize| if options.normalizes() { scores[e] / sum } else { scores[e] };
-    chosen.iter().map(|&(e, _)| (e, weight(e) * options.factor())).collect()
+    Ok(chosen.iter().map(|&(e, _)| (e, weight(e) * options.factor())).collect())
 }
 
 /// Every expert's score.
@@ -78,7 +88,7 @@ mod tests {
     #[test]
     fn softmax_top_k() {
         let options = Options::softmax(2);
-        let got = choose(&[0.0, 2.0, 1.0, 2.0], None, &options);
+        let got = choose(&[0.0, 2.0, 1.0, 2.0], None, &options).unwrap();
         let total: f64 = [0f64, 2.0, 1.0, 2.0].iter().map(|x| x.exp()).sum();
         assert_eq!((got[0].0, got[1].0), (1, 3));
         assert!((got[0].1 as f64 - 2f64.exp() / total).abs() < 1e-6);
@@ -88,7 +98,7 @@ mod tests {
     #[test]
     fn bias_chooses_but_does_not_weigh() {
         let options = Options::sigmoid(1).normalize(false);
-        let got = choose(&[0.0, 3.0], Some(&[5.0, 0.0]), &options);
+        let got = choose(&[0.0, 3.0], Some(&[5.0, 0.0]), &options).unwrap();
         assert_eq!(got, [(0, 0.5)]);
     }
 
@@ -96,13 +106,13 @@ mod tests {
     fn groups_are_kept_by_their_two_best() {
         // The best expert is in a group whose second is poor.
         let options = Options::sigmoid(2).groups(2, 1).normalize(true).scale(2.0);
-        let got = choose(&[4.0, -9.0, 3.0, 3.0], None, &options);
+        let got = choose(&[4.0, -9.0, 3.0, 3.0], None, &options).unwrap();
         assert_eq!(got, [(2, 1.0), (3, 1.0)]);
     }
 
     #[test]
     fn nan_loses() {
-        let got = choose(&[f32::NAN, -3.0, 1.0], None, &Options::sigmoid(3));
+        let got = choose(&[f32::NAN, -3.0, 1.0], None, &Options::sigmoid(3)).unwrap();
         assert_eq!(got.iter().map(|c| c.0).collect::<Vec<_>>(), [2, 1, 0]);
     }
 }

@@ -27,7 +27,7 @@ pub fn contiguous_rows(ends: &[i32], alignment: usize, rows: usize) -> Vec<usize
     let mut before = 0;
     for &end in ends {
         let cut = |row: i32| (row.max(0) as usize).min(rows);
-        let first = cut(before).next_multiple_of(alignment).min(rows);
+        let first = cut(before).checked_next_multiple_of(alignment.max(1)).map_or(rows, |row| row.min(rows));
         present.extend(first..cut(end).max(first));
         before = end;
     }
@@ -37,8 +37,8 @@ pub fn contiguous_rows(ends: &[i32], alignment: usize, rows: usize) -> Vec<usize
 /// The rows that exist, in order: of groups `g` in the masked layout, `counts[g]` of each.
 pub fn masked_rows(counts: &[i32], rows_per_group: usize) -> Vec<usize> {
     let rows = |(group, &count): (usize, &i32)| {
-        let first = group * rows_per_group;
-        first..first + (count.max(0) as usize).min(rows_per_group)
+        let first = group.saturating_mul(rows_per_group);
+        first..first.saturating_add((count.max(0) as usize).min(rows_per_group))
     };
     counts.iter().enumerate().flat_map(rows).collect()
 }

@@ -6,7 +6,7 @@
 //! | [`gemm`] | FP8 matrix products with block scales |
 //! | [`quant`] | quantisation to FP8 with block scales |
 //! | [`mla`] | decoding attention over a paged latent cache, and its writer |
-//! | [`moe`] | mixture of experts: placement of experts on GPUs |
+//! | [`moe`] | mixture of experts: gate, exchange between ranks, SwiGLU, placement of experts on GPUs |
 //! | [`comm`] | several devices, and memory that all of them see |
 //! | [`device`] | devices, streams, buffers, and the driver boundary beneath them |
 //! | [`tensor`] | views of device memory |

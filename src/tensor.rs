@@ -203,6 +203,7 @@ impl Workspace {
             let got = format!("{} bytes", given.cols);
             return Err(Error::workspace("workspace", format_args!("at least {} bytes", self.bytes), got));
         }
+        given.expect_end("workspace")?;
         given.expect_aligned("workspace", self.align as u64)
     }
 }
@@ -252,14 +253,15 @@ impl Layout {
         elements as u128 * self.dtype.size() as u128
     }
 
-    /// One past the last byte, counted from the first.
+    /// One past the last byte, counted from the first; the largest number where that is too small, for the numbers are the caller's and
+    /// may be anything.
     pub(crate) fn extent(&self) -> u128 {
         if self.rows == 0 || self.cols == 0 {
             return 0;
         }
-        let last = (self.rows as u128 - 1) * self.row_stride as u128
-            + (self.cols as u128 - 1) * self.col_stride as u128;
-        (last + 1) * self.dtype.size() as u128
+        let along = |count: usize, stride: usize| (count as u128 - 1).saturating_mul(stride as u128);
+        let last = along(self.rows, self.row_stride).saturating_add(along(self.cols, self.col_stride));
+        last.saturating_add(1).saturating_mul(self.dtype.size() as u128)
     }
 
     pub(crate) fn expect_device(&self, argument: &'static str, device: DeviceId) -> Result<()> {
@@ -281,7 +283,7 @@ impl Layout {
         Ok(())
     }
 
-    /// `names` says what the two numbers are, as in `[M, K]`.
+    /// That it has this shape, and ends where addresses do. `names` says what the two numbers are, as in `[M, K]`.
     pub(crate) fn expect_shape(
         &self,
         argument: &'static str,
@@ -296,7 +298,16 @@ impl Layout {
                 self.shape_text(),
             ));
         }
-        Ok(())
+        self.expect_end(argument)
+    }
+
+    fn expect_end(&self, argument: &'static str) -> Result<()> {
+        if (self.address as u128).saturating_add(self.extent()) <= 1 << 64 {
+            return Ok(());
+        }
+        let Layout { address, row_stride, col_stride, .. } = *self;
+        let got = format!("strides [{row_stride}, {col_stride}] from {address:#x} on");
+        Err(Error::bounds(argument, "memory that ends where addresses do, at 2^64", got))
     }
 
     pub(crate) fn expect_aligned(&self, argument: &'static str, bytes: u64) -> Result<()> {
@@ -349,7 +360,7 @@ impl Layout {
         other_argument: &'static str,
     ) -> Result<()> {
         let (a, b) = (self.address as u128, other.address as u128);
-        let (a_end, b_end) = (a + self.extent(), b + other.extent());
+        let (a_end, b_end) = (a.saturating_add(self.extent()), b.saturating_add(other.extent()));
         let empty = a == a_end || b == b_end;
         if self.device != other.device || empty || a >= b_end || b >= a_end || self.interleaves(other) {
             return Ok(());
@@ -415,6 +426,23 @@ mod tests {
         assert!(layout(0, [2, 7], [8, 1]).expect_row_major("x", 16).is_ok());
         assert!(layout(0, [2, 9], [8, 1]).expect_row_major("x", 16).is_err());
         assert!(layout(0, [2, 8], [usize::MAX / 4 * 4, 1]).expect_row_major("x", 16).is_err());
+    }
+
+    #[test]
+    fn what_ends_past_the_last_address_is_refused() {
+        for (address, shape, strides) in [
+            (u64::MAX - 14, [1, 4], [4, 1]),
+            (0x1000, [2, 4], [usize::MAX, 1]),
+            (0x1000, [usize::MAX, usize::MAX], [usize::MAX, usize::MAX]),
+            (0x1000, [usize::MAX, 7], [usize::MAX, 1 << 63]),
+        ] {
+            let layout = layout(address, shape, strides);
+            assert!(matches!(
+                layout.expect_shape("x", "[M, K]", shape[0], shape[1]),
+                Err(Error::Bounds { argument: "x", .. })
+            ));
+        }
+        assert!(layout(u64::MAX - 15, [1, 4], [4, 1]).expect_shape("x", "[M, K]", 1, 4).is_ok());
     }
 
     #[test]

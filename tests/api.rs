@@ -299,6 +299,22 @@ fn buffers_and_views_check_their_bounds() {
     refused(buffer.copy_to_host(&stream, &mut [0.0; 7]), "bounds", "values", "6", "7");
     refused(buffer.split_mut([(0..3, 1, 3), (2..6, 2, 2)]), "bounds", "parts", "ascending", "2..6");
     refused(buffer.split_mut([(0..3, 2, 2)]), "bounds", "parts", "hold", "[2, 2]");
+    // A range that ends before it begins would let the next one begin anew.
+    #[allow(clippy::reversed_empty_ranges)]
+    let backwards = buffer.split_mut([(0..4, 2, 2), (5..2, 0, 0), (2..4, 1, 2)]);
+    refused(backwards, "bounds", "parts", "ascending", "5..2");
+    // 2^64 - 2 rows 2^64 - 1 apart and 7 columns 2^63 apart end at 2^128 + 2.
+    let around = ([usize::MAX, 7], [usize::MAX, 1 << 63]);
+    refused(buffer.view(0, around.0, around.1), "bounds", "view", "6 elements", "[18446744073709551615, 7]");
+    for wild in [usize::MAX, 1 << 63] {
+        refused(
+            buffer.view_mut(wild, [wild; 2], [wild; 2]),
+            "bounds",
+            "view",
+            "6 elements",
+            &wild.to_string(),
+        );
+    }
     refused(buffer.matrix(2, 3).unwrap().slice(0..3, 0..1), "bounds", "slice", "[2, 3]", "0..3");
     refused(device.alloc::<f32>(usize::MAX), "bounds", "len", "bytes", "18446744073709551615");
     let other = Device::emulator().unwrap();

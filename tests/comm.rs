@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::sync::atomic::Ordering;
 use std::sync::{Barrier, Mutex};
 
 use hadal::comm::{PeerHandles, SymmetricBuffer, Team, Window};
@@ -87,6 +88,22 @@ fn windows_keep_the_memory() {
     // SAFETY: the window keeps the 64 bytes at its base; the stream is the device's default one.
     unsafe { device.driver().copy_to_host(1, &mut bytes, window.base(), stream.raw()) }.unwrap();
     assert_eq!(bytes, [0; 64]);
+}
+
+/// Where a device cannot be waited for, its peers' memory is not freed under it: only each window's own table is.
+#[test]
+fn memory_that_cannot_be_waited_for_is_kept() {
+    for (full, frees) in [(false, 2 + 2 + 2), (true, 2)] {
+        let recorder = Recorder::new((9, 0));
+        let first = Device::from_driver(recorder.clone(), 0).unwrap();
+        let team = Team::new(vec![first.sibling(1).unwrap(), first]).unwrap();
+        let memory = SymmetricBuffer::new(&team, 64).unwrap();
+        recorder.take();
+        recorder.full.store(full, Ordering::Relaxed);
+        drop(memory);
+        // Waiting allocates and frees on each device, then each rank's memory goes.
+        assert_eq!(recorder.take().iter().filter(|call| *call == "free").count(), frees);
+    }
 }
 
 /// Ranks that are threads: each leaves its address, all wait, each takes everybody's.

@@ -290,6 +290,28 @@ fn code<T: std::fmt::Debug>(outcome: Result<T>) -> i32 {
     }
 }
 
+/// Dropping a buffer waits for the device, which a thread that captures may not: what is enqueued elsewhere keeps its memory.
+#[test]
+fn a_buffer_dropped_under_a_capture_outlives_what_was_enqueued() {
+    let _alone = alone();
+    let (device, busy) = device_of(1, 1);
+    let captured = device.new_stream().unwrap();
+    let x = device.upload(&busy, &[bf16::ONE; 128]).unwrap();
+    let (mut q, mut scales) = (device.alloc::<E4M3>(128).unwrap(), device.alloc::<f32>(1).unwrap());
+    let plan = quant::Plan::new(&device, quant::Shape::new(1, 128), quant::Options::activations()).unwrap();
+    let args = quant::Args::new(
+        x.matrix(1, 128).unwrap(),
+        q.matrix_mut(1, 128).unwrap(),
+        scales.matrix_mut(1, 1).unwrap(),
+    );
+    plan.run(&busy, args).unwrap();
+    let capture = captured.begin_capture().unwrap();
+    drop(x);
+    assert!(capture.end().is_err(), "the wait broke the capture");
+    assert!(q.to_vec(&busy).unwrap().iter().all(|q| *q == E4M3::MAX));
+    assert_clean(&device);
+}
+
 #[test]
 fn what_may_not_be_done_while_a_stream_captures() {
     let _alone = alone();

@@ -54,9 +54,9 @@ fn in_flight() -> f64 {
 /// | NVLink 4 of H100, H200, GH200, one direction | 386 GB/s of 450 | middle of the 375 to 397 GB/s in published logs of copies between H100 SXM |
 /// | NVLink of H800, one direction | 160 GB/s of 200 | DeepEP's README |
 /// | round trip of a load through NVSwitch | 827 ns | middle of the 823 to 830 ns between all pairs of 8 H100 SXM in a published log of nvbandwidth's pointer chase |
-/// | bytes in flight of an SM | 16 KiB | the combine: a block of 512 threads an SM, two loads of 16 bytes each |
+/// | bytes in flight of an SM | 32 KiB | the combine: a block of 512 threads an SM, four loads of 16 bytes each |
 ///
-/// The combine decides because it pulls: its loads wait for the round trip. The dispatch pushes twice as much a thread to several ranks, and
+/// The combine decides because it pulls: its loads wait for the round trip. The dispatch pushes as much a thread, to several ranks, and
 /// its stores wait for nobody. That H800 has the latency of H100 is an assumption: nobody has
 /// published it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -150,7 +150,7 @@ impl<T: Element> Buffer<T> {
         let mut end = 0;
         for (range, rows, cols) in &parts {
             let fits = rows.checked_mul(*cols).is_some_and(|n| n <= range.len());
-            if range.start < end || range.end > self.len || !fits {
+            if range.start < end || range.end < range.start || range.end > self.len || !fits {
                 let expected = format!("ascending ranges below {} that hold their matrices", self.len);
                 return Err(Error::bounds("parts", expected, format_args!("{range:?} for [{rows}, {cols}]")));
             }
@@ -165,22 +165,18 @@ impl<T: Element> Buffer<T> {
     }
 
     fn layout(&self, offset: usize, shape: [usize; 2], strides: [usize; 2]) -> Result<Layout> {
-        // Stay in u128: the numbers are the caller's and may be anything.
-        let [rows, cols] = shape.map(|n| n as u128);
-        let last = if rows == 0 || cols == 0 {
-            0
-        } else {
-            (rows - 1) * strides[0] as u128 + (cols - 1) * strides[1] as u128 + 1
-        };
-        if offset as u128 + last > self.len as u128 {
+        // Wrapping: an offset that is too large is refused below.
+        let address = self.address.wrapping_add((offset as u64).wrapping_mul(size_of::<T>() as u64));
+        let layout = Layout::new(self.device.id(), T::DTYPE, address, shape, strides);
+        let end = (offset as u128 * size_of::<T>() as u128).saturating_add(layout.extent());
+        if end > self.len as u128 * size_of::<T>() as u128 {
             return Err(Error::bounds(
                 "view",
                 format_args!("a matrix within {} elements", self.len),
                 format_args!("{shape:?} with strides {strides:?} from element {offset}"),
             ));
         }
-        let address = self.address + (offset * size_of::<T>()) as u64;
-        Ok(Layout::new(self.device.id(), T::DTYPE, address, shape, strides))
+        Ok(layout)
     }
 
     fn expect_len(&self, argument: &'static str, len: usize) -> Result<()> {

@@ -22,7 +22,7 @@ const EMULATED_DEVICES: u32 = 8;
 pub enum DeviceSpec {
     /// A GPU, through the CUDA driver.
     Cuda(u32),
-    /// A device of a fresh emulated machine.
+    /// A device of a fresh emulated machine, one of eight.
     Emulator(u32),
 }
 
@@ -109,6 +109,9 @@ fn open_cuda(_ordinal: u32, _reason: &str) -> Result<Device> {
 
 #[cfg(feature = "emulator")]
 fn open_emulator(ordinal: u32, reason: &str) -> Result<Device> {
+    if ordinal >= EMULATED_DEVICES {
+        return Err(Error::NoDevice { ordinal, count: EMULATED_DEVICES });
+    }
     let one = hadal_emulator::DeviceConfig::h100();
     let config = hadal_emulator::MachineConfig {
         devices: vec![one; ordinal as usize + 1],

@@ -182,9 +182,10 @@ impl Driver for CudaDriver {
         let _context = self.enter(device)?;
         // cuMemFree waits on its own today; that it does is not promised.
         // SAFETY: takes nothing.
-        let waited = self.check("cuCtxSynchronize", unsafe { (self.table.wait_all)() });
+        self.check("cuCtxSynchronize", unsafe { (self.table.wait_all)() })?;
+        // Where waiting was refused, something may still use the memory, and it stays.
         // SAFETY: the caller vouches for the address.
-        self.check("cuMemFree", unsafe { (self.table.free)(address) }).and(waited)
+        self.check("cuMemFree", unsafe { (self.table.free)(address) })
     }
 
     unsafe fn copy_to_device(&self, device: u32, to: u64, from: &[u8], stream: RawStream) -> Result<()> {

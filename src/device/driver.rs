@@ -82,7 +82,8 @@ pub trait Driver: Send + Sync + Debug {
     /// Allocates device memory, aligned to 256 bytes.
     fn alloc(&self, device: u32, bytes: u64) -> Result<u64>;
 
-    /// Frees what [`Driver::alloc`] returned, after waiting for the device's work.
+    /// Frees what [`Driver::alloc`] returned, after waiting for the device's work. If the wait is refused (this thread captures, say) the
+    /// memory is not freed.
     ///
     /// # Safety
     /// `address` came from `alloc` on this device, was not freed before and is not used afterwards.

@@ -195,7 +195,10 @@ impl Driver for EmulatorDriver {
     unsafe fn free(&self, device: u32, address: u64) -> Result<()> {
         let mut state = self.lock();
         let waited = state.wait_device(device);
-        state.machine.free(address).map_err(|e| driver_error("cuMemFree", e))?;
+        // After a fault nothing runs any more; where waiting was refused, something may, and the memory stays.
+        if matches!(waited, Ok(()) | Err(Error::Fault { .. })) {
+            state.machine.free(address).map_err(|e| driver_error("cuMemFree", e))?;
+        }
         waited
     }
 

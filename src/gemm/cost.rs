@@ -100,7 +100,7 @@ fn estimate(kernel: &'static KernelRow, p: &Problem) -> Option<Estimate> {
     let consumers = (kernel.threads as u64 / 128).saturating_sub(1).max(1);
     let (m, n, k, groups) = (p.m as u64, p.n as u64, p.k as u64, p.groups as u64);
     let (sms, out) = (p.sms.max(1) as u64, p.output.size() as u64);
-    let tiles = groups * m.div_ceil(block_m) * n.div_ceil(block_n);
+    let tiles = groups.saturating_mul(m.div_ceil(block_m)).saturating_mul(n.div_ceil(block_n));
     let waves = tiles.div_ceil(sms);
     let steps = k.div_ceil(128);
 
@@ -110,13 +110,18 @@ fn estimate(kernel: &'static KernelRow, p: &Problem) -> Option<Estimate> {
     let tensor = if consumers == 1 { mma + promote + DRAIN } else { mma.max(promote) };
     let operands = (block_m + block_n) * 128;
     let port = (chains * 4 * (64 + block_n) * 32 + operands).div_ceil(PORT);
-    let l2 = operands.div_ceil(L2_PER_SM.min(L2_TOTAL / tiles.min(sms).max(1)));
+    let l2 = operands.div_ceil(L2_PER_SM.min(L2_TOTAL / tiles.min(sms).max(1)).max(1));
     let epilogue = EPILOGUE + block_m * block_n * out / (consumers * PORT);
-    let compute = FILL + waves * (steps * tensor.max(port).max(l2) + epilogue);
+    // Shapes may be as large as the kernels can count, which no memory holds: then a cost is the largest number.
+    let wide = |x: u64| u128::from(x);
+    let narrow = |x: u128| u64::try_from(x).unwrap_or(u64::MAX);
+    let tile = steps * tensor.max(port).max(l2) + epilogue;
+    let compute = narrow(wide(FILL) + wide(waves) * wide(tile));
 
-    let scales = 4 * steps * (m + n.div_ceil(128));
-    let memory = FILL + (groups * (m * k + n * k + scales + m * n * out)).div_ceil(HBM);
-    let cycles = compute.max(memory) + compute.min(memory) / 8;
+    let scales = wide(4 * steps) * wide(m + n.div_ceil(128));
+    let bytes = wide(m) * wide(k) + wide(n) * wide(k) + scales + wide(m) * wide(n) * wide(out);
+    let memory = narrow(wide(FILL) + (wide(groups) * bytes).div_ceil(wide(HBM)));
+    let cycles = compute.max(memory).saturating_add(compute.min(memory) / 8);
     let tile = (block_m as usize, block_n as usize);
     Some(Estimate { kernel, tile, tiles, waves, tensor, port, l2, compute, memory, cycles })
 }

@@ -29,7 +29,8 @@ enum Rows {
 /// A map that says of each row to which group it belongs becomes ends with [`moe::group_ends`](crate::moe::group_ends).
 ///
 /// Groups may be empty or of any size; none needs to fill a tile. Rows between and behind the groups are neither read nor
-/// written. Sizes that make no sense (negative, too large, ends that fall back) are cut to the rows there are.
+/// written. Sizes that make no sense (negative, too large, ends that fall back) are cut to the rows there are: nothing outside the
+/// arguments is touched. Where ends fall back groups share rows, and which of their products a shared row of `out` holds is not said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct GroupedShape {
     groups: usize,
@@ -170,6 +171,12 @@ fn choose(device: &Device, shape: GroupedShape, options: Options) -> Result<Expl
     if tiles > i32::MAX as usize {
         let got = format!("{} groups in M = {}, N = {}: {tiles}", shape.groups, shape.m, shape.n);
         return Err(Error::shape("shape", format_args!("at most {} tiles of 64x64", i32::MAX), got));
+    }
+    // Ends that fall back let groups share rows, so each may hold nearly all.
+    let together = (shape.m.div_ceil(64) + 1).saturating_mul(shape.groups);
+    if shape.grouping() == "contiguous" && together > u32::MAX as usize {
+        let got = format!("{} groups in M = {}", shape.groups, shape.m);
+        return Err(Error::shape("shape", "groups times tiles of 64 rows below 2^32", got));
     }
     if let Rows::Contiguous { alignment } = shape.layout
         && (alignment == 0 || alignment > i32::MAX as usize)

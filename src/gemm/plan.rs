@@ -188,7 +188,7 @@ impl Plan {
             .u32(m as u32)
             .u32(n as u32)
             .u32(k as u32)
-            .u32(weight_scales.row_bytes() as u32 / 4)
+            .u32((weight_scales.row_bytes() / 4) as u32)
             .u32(cost::group(tiles_m, blocks, chosen.tile));
         // SAFETY: the kernel was loaded on the plan's device, which `check` found to be the stream's; the parameters are
         // the row's list in order; every address was checked to be on this device with the shapes and strides the maps

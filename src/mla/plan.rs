@@ -107,6 +107,11 @@ fn choose(device: &Device, shape: Shape, options: Options) -> Result<Spread> {
         (true, ..) => shape.requests * units,
         (false, ..) => 2 * parts,
     };
+    // Partial results are numbered in 32 bits.
+    if slots.saturating_mul(tiles) > i32::MAX as usize {
+        let expected = format!("at most {} pieces of tiles of {TILE} rows", i32::MAX);
+        return Err(Error::shape("shape", expected, format_args!("{slots} for each of {tiles} tiles")));
+    }
     Ok(Spread { tiles, parts, split_blocks, overhead, slots, sms })
 }
 

@@ -39,7 +39,7 @@ pub mod reference;
 pub use plan::{Args, Options, Plan, Shape, supports};
 
 /// The smallest leading dimension of M-major scales for `rows` rows: a multiple of 4, so that columns of scales begin at
-/// multiples of 16 bytes.
+/// multiples of 16 bytes. Of more rows than there can be, the largest multiple there is.
 pub const fn m_major_stride(rows: usize) -> usize {
-    rows.next_multiple_of(4)
+    rows.saturating_add(3) / 4 * 4
 }

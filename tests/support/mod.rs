@@ -6,13 +6,14 @@
 
 pub mod operands;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use hadal::device::driver::{Attribute, Driver, Image, RawEvent, RawFunction, RawModule, RawStream};
 use hadal::device::launch::{LaunchConfig, ParamBuffer};
 use hadal::device::map::{TensorMap, TensorMapSpec};
 use hadal::emulator::{Completion, MachineConfig, Schedule, SharedPlacement, strategy};
-use hadal::{Device, E4M3, Result, Stream};
+use hadal::{Device, E4M3, Error, Result, Stream};
 use proptest::strategy::Strategy;
 
 /// A driver without a device: it hands out addresses, runs nothing and writes down what it was asked.
@@ -21,6 +22,8 @@ pub struct Recorder {
     pub calls: Mutex<Vec<String>>,
     pub launches: Mutex<Vec<(LaunchConfig, Vec<u8>)>>,
     pub maps: Mutex<Vec<TensorMapSpec>>,
+    /// Whether there is no memory left.
+    pub full: AtomicBool,
     capability: (i32, i32),
     next: Mutex<u64>,
 }
@@ -31,6 +34,7 @@ impl Recorder {
             calls: Mutex::default(),
             launches: Mutex::default(),
             maps: Mutex::default(),
+            full: AtomicBool::new(false),
             capability,
             next: Mutex::new(0x7000_0000_0000),
         })
@@ -70,6 +74,9 @@ impl Driver for Recorder {
 
     fn alloc(&self, _device: u32, bytes: u64) -> Result<u64> {
         self.note("alloc");
+        if self.full.load(Ordering::Relaxed) {
+            return Err(Error::Driver { call: "cuMemAlloc", code: 2, detail: "nothing left".into() });
+        }
         let mut next = self.next.lock().unwrap();
         let address = *next;
         *next += bytes.next_multiple_of(256) + 4096;

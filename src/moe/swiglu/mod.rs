@@ -9,7 +9,8 @@
 //! | masked | from `g · rows_per_group` | how many |
 //!
 //! Rows between and behind the groups are neither read nor written, and cost nothing. Sizes that make no sense (negative, past the
-//! last row, ends that fall back) are cut to what lies inside `x`: nothing outside the arguments is ever touched.
+//! last row, ends that fall back) are cut to what lies inside `x`: nothing outside the arguments is ever touched. Where ends fall back groups
+//! share rows.
 //!
 //! **Determinism.** Every group of 128 is computed by itself: the same inputs give the same bits, always. See [`mod@reference`] for
 //! every rounding; y is not rounded to BF16 before it is quantised.

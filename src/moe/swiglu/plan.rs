@@ -25,7 +25,8 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Groups one after the other in at most `rows` rows; `cols` is that of the result, half that of `x`.
+    /// Groups one after the other in at most `rows` rows, which times the groups stay below 2^32; `cols` is that of the result, half that of
+    /// `x`.
     pub const fn contiguous(groups: usize, rows: usize, cols: usize) -> Shape {
         Shape { groups, rows, cols, layout: Rows::Contiguous { alignment: 1 } }
     }
@@ -162,10 +163,15 @@ fn choose(device: &Device, shape: Shape, options: Options) -> Result<(&'static s
     }
     // The kernel counts rows and blocks of 128 in 32 bits, and steps past the end by at most a grid or an alignment.
     let most = i32::MAX as usize;
-    let blocks = shape.rows.saturating_mul(shape.cols / GROUP);
+    let blocks = shape.rows.max(1).saturating_mul(shape.cols / GROUP);
     if blocks > most {
         let got = format!("[{}, {}] with {blocks}", shape.rows, shape.cols);
         return Err(Error::shape("shape", format_args!("at most {most} blocks of 1x128"), got));
+    }
+    // Ends that fall back let groups share rows, so each may hold nearly all; and the kernel adds them up in 32 bits.
+    if shape.layout != Rows::Masked && shape.rows.saturating_mul(shape.groups) > u32::MAX as usize {
+        let got = format!("{} of {}", shape.groups, shape.rows);
+        return Err(Error::shape("shape", "groups times rows below 2^32", got));
     }
     if let Rows::Contiguous { alignment } = shape.layout
         && (alignment == 0 || alignment > most)

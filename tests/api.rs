@@ -443,6 +443,37 @@ fn asking_for_a_gpu_never_gives_anything_else() {
     }
 }
 
+/// One plan and one device, a stream and its buffers for each thread: everybody gets the bits that one thread gets.
+#[test]
+fn threads_share_a_plan() {
+    let device = Device::emulator().unwrap();
+    let plan = quant::Plan::new(&device, quant::Shape::new(4, 256), quant::Options::activations()).unwrap();
+    let quantize = |seed: usize| -> hadal::Result<Vec<E4M3>> {
+        let stream = device.new_stream()?;
+        let x: Vec<bf16> =
+            (0..4 * 256).map(|i| bf16::from_f32((i * 31 % (97 + seed)) as f32 - 40.0)).collect();
+        let mut all = Vec::new();
+        for _ in 0..5 {
+            let x = device.upload(&stream, &x)?;
+            let (mut q, mut scales) = (device.alloc::<E4M3>(4 * 256)?, device.alloc::<f32>(8)?);
+            plan.run(
+                &stream,
+                quant::Args::new(x.matrix(4, 256)?, q.matrix_mut(4, 256)?, scales.matrix_mut(4, 2)?),
+            )?;
+            all.extend(q.to_vec(&stream)?);
+        }
+        Ok(all)
+    };
+    let alone: Vec<_> = (0..4).map(|seed| quantize(seed).unwrap()).collect();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|seed| scope.spawn(move || quantize(seed).unwrap())).collect();
+        for (thread, want) in threads.into_iter().zip(alone) {
+            assert_eq!(thread.join().unwrap(), want);
+        }
+    });
+    assert_eq!(device.emulated().unwrap().reports(), []);
+}
+
 #[test]
 fn plans_and_devices_may_cross_threads() {
     fn crosses<T: Send + Sync>() {}
@@ -451,5 +482,15 @@ fn plans_and_devices_may_cross_threads() {
     crosses::<hadal::Buffer<bf16>>();
     crosses::<gemm::Plan>();
     crosses::<quant::Plan>();
+    crosses::<gemm::GroupedPlan>();
+    crosses::<hadal::mla::Plan>();
+    crosses::<hadal::mla::cache::Plan>();
+    crosses::<hadal::moe::gate::Plan>();
+    crosses::<hadal::moe::group_ends::Plan>();
+    crosses::<hadal::moe::swiglu::Plan>();
+    crosses::<hadal::moe::exchange::Plan>();
+    crosses::<hadal::comm::SymmetricBuffer>();
+    crosses::<hadal::device::Event>();
+    crosses::<hadal::device::Graph>();
     crosses::<Error>();
 }

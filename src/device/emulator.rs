@@ -6,15 +6,15 @@
 //! its stream only, so that streams overlap as far as their events let them. A thread that captures a stream may neither allocate nor
 //! wait meanwhile, as the driver has it for captures of the thread-local mode.
 //!
-//! [`Emulated`] is the part no GPU has: counters, reports, the seed, and reset.
+//! [`Emulated`](super::Emulated) is the part no GPU has.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
 use hadal_emulator::{
-    Counters, EventId, GraphError, GraphExecId, GraphId, KernelCounters, Launch, Machine, MachineConfig,
-    MachineError, ModuleId, Report, StreamId, ir,
+    EventId, GraphError, GraphExecId, GraphId, Launch, Machine, MachineConfig, MachineError, ModuleId,
+    StreamId, ir,
 };
 
 use super::driver::{
@@ -26,12 +26,12 @@ use crate::error::{Error, Result};
 
 /// An emulated machine as a driver. Each has its own devices, memories and streams.
 pub struct EmulatorDriver {
-    config: MachineConfig,
+    pub(super) config: MachineConfig,
     state: Mutex<State>,
 }
 
-struct State {
-    machine: Machine,
+pub(super) struct State {
+    pub(super) machine: Machine,
     /// Stream 0 of each device.
     default_streams: Vec<StreamId>,
     /// The streams handed out, by device; a handle is an index into this, plus one.
@@ -47,7 +47,7 @@ struct State {
     graphs: Vec<GraphId>,
     execs: Vec<GraphExecId>,
     /// Where captures began, and on which threads.
-    captures: Vec<(StreamId, ThreadId)>,
+    pub(super) captures: Vec<(StreamId, ThreadId)>,
 }
 
 impl EmulatorDriver {
@@ -70,7 +70,7 @@ impl EmulatorDriver {
         EmulatorDriver { config, state: Mutex::new(state) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // The machine is deterministic data; a panic elsewhere while it was locked does not make it less valid.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -434,62 +434,4 @@ fn encode(spec: &TensorMapSpec) -> Result<TensorMap> {
         oob_fill: tma::OobFill::Zero,
     });
     Ok(TensorMap(map.map_err(refused)?.encode()))
-}
-
-/// The machine behind an emulated device: what no GPU can tell.
-#[derive(Debug)]
-pub struct Emulated<'a> {
-    driver: &'a EmulatorDriver,
-    ordinal: u32,
-}
-
-impl<'a> Emulated<'a> {
-    pub(super) fn new(driver: &'a EmulatorDriver, ordinal: u32) -> Emulated<'a> {
-        Emulated { driver, ordinal }
-    }
-
-    /// The configuration: devices, checks, schedule, completion, seed.
-    pub fn config(&self) -> &'a MachineConfig {
-        &self.driver.config
-    }
-
-    /// What this device did since it was made or reset.
-    pub fn counters(&self) -> Counters {
-        self.driver.lock().machine.counters(self.ordinal as usize)
-    }
-
-    /// What each kernel did on this device since it was made or reset, in the order of their names.
-    pub fn kernel_counters(&self) -> Vec<KernelCounters> {
-        self.driver.lock().machine.kernel_counters(self.ordinal as usize)
-    }
-
-    /// Halts this device after `after` more of its warp instructions: it stops answering, as if its power were gone. A wait for one of its
-    /// streams ends in an error as soon as nothing else moves.
-    pub fn halt(&self, after: u64) {
-        // The one error there is, a device that does not exist, cannot be: this one was opened.
-        let _ = self.driver.lock().machine.halt(self.ordinal as usize, after);
-    }
-
-    /// Lets this device go on, and forgets any halt to come.
-    pub fn resume(&self) {
-        // As above.
-        let _ = self.driver.lock().machine.resume(self.ordinal as usize);
-    }
-
-    /// Has this device been halted?
-    pub fn is_halted(&self) -> bool {
-        self.driver.lock().machine.is_halted(self.ordinal as usize)
-    }
-
-    /// Every finding of the machine since it was made or reset.
-    pub fn reports(&self) -> Vec<Report> {
-        self.driver.lock().machine.reports().to_vec()
-    }
-
-    /// Clears a fault, the queues, the reports and the counters of the whole machine, and resumes halted devices. Memory and modules stay.
-    pub fn reset(&self) {
-        let mut state = self.driver.lock();
-        state.captures.clear();
-        state.machine.reset();
-    }
 }

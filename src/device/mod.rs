@@ -17,6 +17,7 @@
 //! | `graph` | work that is captured once and launched often |
 //! | `loader` | kernels loaded on first use, one copy per device |
 //! | `emulator`, `cuda`, `cuda_table` | the backends |
+//! | `emulated` | what no GPU can tell |
 
 use std::collections::HashMap;
 use std::fmt;
@@ -30,6 +31,8 @@ mod cuda;
 mod cuda_table;
 pub mod driver;
 #[cfg(feature = "emulator")]
+mod emulated;
+#[cfg(feature = "emulator")]
 mod emulator;
 mod graph;
 pub mod launch;
@@ -41,7 +44,9 @@ pub use buffer::Buffer;
 pub use choose::{DeviceSpec, HADAL_DEVICE};
 pub use driver::Driver;
 #[cfg(feature = "emulator")]
-pub use emulator::{Emulated, EmulatorDriver};
+pub use emulated::Emulated;
+#[cfg(feature = "emulator")]
+pub use emulator::EmulatorDriver;
 pub use graph::{Capture, Graph};
 pub(crate) use loader::LoadedKernel;
 pub use stream::{Event, Stream};

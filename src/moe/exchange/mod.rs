@@ -31,6 +31,7 @@
 //! in any number of pieces beside other work; waits are for other ranks' kernels only, which must be able to run at the same time.
 
 mod args;
+mod check;
 mod layout;
 mod plan;
 pub mod reference;

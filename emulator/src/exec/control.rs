@@ -108,6 +108,10 @@ impl Core<'_> {
 
     /// A poll: after a few without any change in the machine, others get a turn.
     pub(super) fn poll(&mut self, eager: bool) -> Flow {
+        self.warp.polled_at = self.warp.clock;
+        if self.sys.watch != 0 && self.warp.looks_differ(self.sys.watch, self.pc) {
+            self.sys.counting = true;
+        }
         if self.warp.poll_epoch == self.sys.progress {
             self.warp.polls = self.warp.polls.saturating_add(1);
         } else {

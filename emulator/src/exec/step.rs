@@ -9,9 +9,9 @@ use crate::report::{Class, Report};
 /// Why a warp stopped running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// It used up its turn.
+    /// Its turn is over, in the middle of its work.
     Quantum,
-    /// It polls, or was preempted.
+    /// It polls.
     Yield,
     /// Every path waits.
     Blocked,
@@ -160,10 +160,11 @@ impl Core<'_> {
                 return Ok(Stop::Yield);
             }
             if random && side.preempt && self.sys.rng.below(4) == 0 {
-                return Ok(Stop::Yield);
+                break;
             }
         }
-        Ok(Stop::Quantum)
+        // A turn may end between two looks.
+        Ok(if self.warp.polls_since(self.sys.progress) { Stop::Yield } else { Stop::Quantum })
     }
 
     /// Runs a warp that has one path along instructions that have a short way ([`super::quick`]): nothing but registers, the program

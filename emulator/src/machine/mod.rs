@@ -122,6 +122,10 @@ pub struct Machine {
     fault: Option<Fault>,
     /// Passes since anything but polling happened.
     idle: u32,
+    /// The clock when only polling was left.
+    idle_since: u64,
+    /// Times that everybody was watched polling.
+    watches: u64,
     /// Time-outs since anything happened.
     time_outs: u32,
     /// Under an uneven schedule, by device: how many times slower than the fastest it may be, as a power of two.
@@ -152,6 +156,8 @@ impl Machine {
             reports: Vec::new(),
             fault: None,
             idle: 0,
+            idle_since: 0,
+            watches: 0,
             time_outs: 0,
             pace: Vec::new(),
             paces: 0,
@@ -166,6 +172,8 @@ impl Machine {
                 limit: u64::MAX,
                 limit_size: 0,
                 time_out: false,
+                watch: 0,
+                counting: false,
                 grids: HashMap::new(),
                 lanes: HashSet::new(),
                 scratch: Default::default(),

@@ -2,8 +2,10 @@
 //!
 //! A pass visits the resident blocks: all of them in order, or as many picks at random. A block runs its warps in turns
 //! until none gets on. When a whole pass moves nothing, pending asynchronous operations land; when there are none, waits
-//! that may time out do; when that moves nothing either, it is a deadlock. Polling is not moving: a machine that only polls
-//! for long is dead, too.
+//! that may time out do; when that moves nothing either, it is a deadlock.
+//!
+//! Polling is not moving: a machine that only polls for long is watched, and is dead if every look finds the registers as the look before
+//! did. A wait that counts its looks is on the way to its bound, and is let go on, if not for ever: a count need not have a bound.
 
 use super::block::Block;
 use super::counters::Counters;
@@ -24,8 +26,12 @@ use crate::report::{Class, Report, lane_list};
 const TURN: u32 = 2048;
 /// Turns of a block's warps before the next block.
 const ROUNDS: usize = 32;
-/// Passes in which everybody only polls, before that counts as a deadlock.
+/// Passes in which everybody only polls, before they are watched.
 const IDLE_PASSES: u32 = 1024;
+/// Turns in which everybody is watched.
+const WATCHED: u32 = 8;
+/// Warp instructions of polls that count, before they count as a deadlock.
+const IDLE_INSTRUCTIONS: u64 = 1 << 24;
 /// Time-outs without any change before they count as a deadlock.
 const TIME_OUTS: u32 = 4;
 /// Lines of a deadlock report that say where warps stand.
@@ -97,14 +103,42 @@ impl Machine {
         if self.sys.steps == steps {
             return self.stuck();
         }
-        if !worked {
-            self.idle += 1;
-            if self.idle.is_multiple_of(64) {
-                self.land_anything()?;
+        if worked {
+            self.idle = 0;
+            return Ok(true);
+        }
+        if self.idle == 0 {
+            self.idle_since = self.sys.clock;
+        }
+        self.idle += 1;
+        if self.idle.is_multiple_of(64) {
+            self.land_anything()?;
+        }
+        if self.idle.is_multiple_of(IDLE_PASSES) {
+            return self.only_polls(&live);
+        }
+        Ok(true)
+    }
+
+    /// Everybody has only polled for long, those that chance has picked: does everybody, and does any look find other registers than the
+    /// one before it?
+    fn only_polls(&mut self, live: &[usize]) -> Result<bool, Box<Report>> {
+        let progress = self.sys.progress;
+        self.watches += 1;
+        (self.sys.watch, self.sys.counting) = (self.watches, false);
+        let mut outcome: Result<bool, Box<Report>> = Ok(false);
+        for _ in 0..WATCHED {
+            for slot in live {
+                outcome = outcome.and_then(|worked| Ok(worked | self.visit(*slot, None)?));
             }
-            if self.idle > IDLE_PASSES {
-                return Err(self.deadlock("every warp only polls, and nothing changes"));
-            }
+        }
+        self.sys.watch = 0;
+        if outcome? || self.sys.progress != progress {
+            self.idle = 0;
+        } else if !self.sys.counting {
+            return Err(self.deadlock("every warp only polls, and nothing changes"));
+        } else if self.sys.clock - self.idle_since > IDLE_INSTRUCTIONS {
+            return Err(self.deadlock("every warp only polls, and nothing changes but what they count"));
         }
         Ok(true)
     }

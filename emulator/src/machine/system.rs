@@ -33,6 +33,10 @@ pub(crate) struct System {
     pub(crate) limit_size: u64,
     /// Nothing can move: waits that may time out do.
     pub(crate) time_out: bool,
+    /// Everybody only polls: what changes from look to look is watched for, by the number of this watch. 0: it is not.
+    pub(crate) watch: u64,
+    /// A look that was watched found other registers than the one before it: somebody counts.
+    pub(crate) counting: bool,
     /// Grids enqueued and not complete.
     pub(crate) grids: HashMap<usize, Grid>,
     /// Streams that are lanes of graphs.

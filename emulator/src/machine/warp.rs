@@ -5,6 +5,7 @@
 //! (independent thread scheduling): lanes may wait for each other.
 
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::memory::init::InitMap;
 
@@ -58,6 +59,9 @@ impl Path {
 
 /// Partings that are remembered: no compiled code has more at once.
 const PARTINGS: usize = 64;
+
+/// Instructions after a poll from which on a warp no longer counts as polling.
+const SPIN: u64 = 1024;
 
 /// Registers an unfinished `wgmma` of this warp owns.
 #[derive(Clone, Copy, Debug)]
@@ -141,6 +145,11 @@ pub(crate) struct Warp {
     pub(crate) polls: u32,
     /// The machine's progress count at the last poll.
     pub(crate) poll_epoch: u64,
+    /// Its own clock at the last poll.
+    pub(crate) polled_at: u64,
+    /// While the machine watches: where it polled, and what its registers held there; and which watch that was.
+    pub(crate) looks: Vec<(usize, u64)>,
+    pub(crate) watch: u64,
     /// What the happens-before checker knows of it.
     pub(crate) check: crate::check::WarpCheck,
 }
@@ -149,6 +158,29 @@ impl Warp {
     /// Has exited.
     pub(crate) fn done(&self) -> bool {
         self.live == 0
+    }
+
+    /// Has it polled since the machine last changed, and done little else?
+    pub(crate) fn polls_since(&self, progress: u64) -> bool {
+        self.poll_epoch == progress && self.polled_at + SPIN > self.clock && self.polled_at != 0
+    }
+
+    /// A poll while the machine watches: do its registers hold something else than at the last poll here?
+    pub(crate) fn looks_differ(&mut self, watch: u64, pc: usize) -> bool {
+        if self.watch != watch {
+            self.watch = watch;
+            self.looks.clear();
+        }
+        let mut state = DefaultHasher::new();
+        (&self.r32, &self.r64, &self.preds).hash(&mut state);
+        let state = state.finish();
+        match self.looks.iter_mut().find(|look| look.0 == pc) {
+            Some(look) => std::mem::replace(&mut look.1, state) != state,
+            None => {
+                self.looks.push((pc, state));
+                false
+            }
+        }
     }
 
     /// Merges paths that stand at the same instruction, wakes those whose convergence is complete, and chooses the path

@@ -13,7 +13,7 @@ mod support;
 use hadal::DType;
 use hadal::emulator::Counters;
 use proptest::prelude::*;
-use setup::{Case, Choices, Setup, check, check_on, clean, emulated, machine};
+use setup::{Case, Choices, Setup, TEAMS, adversary, check, check_on, clean, emulated, machine};
 use support::{cases, machines, schedules};
 
 #[test]
@@ -30,9 +30,10 @@ fn every_row_forced() {
 
 #[test]
 fn any_number_of_ranks() {
-    for tokens in [&[40][..], &[9, 20], &[5, 1, 9], &[4, 0, 8, 3, 17], &[3, 4, 0, 6, 2, 9, 1, 5]] {
-        for choices in [Choices::Uniform, Choices::Ragged] {
-            clean(&check(1, &Case { choices, ..Case::new(tokens) }, true));
+    for (at, tokens) in TEAMS.into_iter().enumerate() {
+        for (seed, choices) in [Choices::Uniform, Choices::Ragged].into_iter().enumerate() {
+            let case = Case { choices, ..Case::new(tokens) };
+            clean(&check_on(&adversary(tokens.len(), seed as u64, at), &case, true));
         }
     }
 }
@@ -174,14 +175,10 @@ proptest! {
 fn every_row_under_many_schedules() {
     for seed in 0..schedules() {
         let payload = [DType::BF16, DType::E4M3][seed as usize % 2];
-        let case = Case { payload, choices: Choices::Ragged, programmatic: true, ..Case::new(&[9, 0, 14]) };
-        // At random, every other time with devices at different speeds, blocks resident one by one or all together.
-        let which = if seed % 2 == 0 { 7 } else { 18 + 3 * (seed as usize / 2 % 6) };
-        let first = machine(3, which, seed);
-        let mut setup = Setup::new(&first, &case, case.options());
-        setup.round(false);
-        setup.round(true);
-        clean(&setup);
+        for (at, tokens) in TEAMS.into_iter().enumerate() {
+            let case = Case { payload, choices: Choices::Ragged, programmatic: true, ..Case::new(tokens) };
+            clean(&check_on(&adversary(tokens.len(), seed, at), &case, true));
+        }
     }
 }
 

@@ -100,6 +100,16 @@ pub fn machine(ranks: usize, which: usize, seed: u64) -> Device {
     emulated(ranks, config)
 }
 
+/// Tokens of each rank, of every number of ranks that the tests try.
+pub const TEAMS: [&[usize]; 5] = [&[23], &[9, 14], &[9, 0, 14], &[5, 1, 9, 0, 8], &[3, 4, 0, 6, 2, 9, 1, 5]];
+
+/// A [`machine`] that does its worst: at random, starving somebody, or its devices at different speeds, in turn with `seed` and `turn`;
+/// copies land early, late or anyhow, blocks are resident one by one or all together.
+pub fn adversary(ranks: usize, seed: u64, turn: usize) -> Device {
+    let draw = seed as usize + turn;
+    machine(ranks, [1, 2, 18][draw % 3] + 3 * (draw / 3 % 6), seed)
+}
+
 /// So many small devices, run in that way.
 pub fn emulated(ranks: usize, config: MachineConfig) -> Device {
     let devices = vec![DeviceConfig { sms: 4, ..DeviceConfig::h100() }; ranks];

@@ -54,6 +54,11 @@ impl<'a> Emulated<'a> {
         self.driver.lock().machine.reports().to_vec()
     }
 
+    /// What works on the chip, yet against the letter of the manual: one for each instruction, since the machine was made or reset.
+    pub fn advice(&self) -> Vec<Report> {
+        self.driver.lock().machine.advice().to_vec()
+    }
+
     /// Clears a fault, the queues, the reports and the counters of the whole machine, and resumes halted devices. Memory and modules stay.
     pub fn reset(&self) {
         let mut state = self.driver.lock();

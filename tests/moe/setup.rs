@@ -388,8 +388,8 @@ impl Setup {
             }
         }
         if let Some(emulated) = self.ranks[0].device.emulated() {
-            let reports = emulated.reports();
-            assert!(reports.is_empty(), "{}", reports[0]);
+            let found = [emulated.reports(), emulated.advice()].concat();
+            assert!(found.is_empty(), "{}", found[0]);
         }
     }
 }

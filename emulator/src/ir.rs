@@ -329,6 +329,39 @@ pub enum TernOp {
     },
     /// `fns`: the position of the n-th set bit.
     Fns,
+    /// `vadd2` … `vmax4`: halves or bytes of `a` with those of `b`.
+    Video(Video),
+}
+
+/// A SIMD video instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Video {
+    /// What is done with each element.
+    pub op: VideoOp,
+    /// Bits of an element: 8 or 16.
+    pub bits: u32,
+    /// Whether elements of the first operand are signed.
+    pub a_signed: bool,
+    /// See `a_signed`.
+    pub b_signed: bool,
+    /// Whether results are, which matters to `.sat`.
+    pub d_signed: bool,
+    /// Results are clamped to an element's range.
+    pub sat: bool,
+    /// Results are summed, and added to the third operand.
+    pub add: bool,
+}
+
+/// What a SIMD video instruction does.
+#[allow(missing_docs)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VideoOp {
+    Add,
+    Sub,
+    Avrg,
+    AbsDiff,
+    Min,
+    Max,
 }
 
 /// Comparison operators of `setp`, `set`, `slct`. `…u` forms are true when an operand is NaN.

@@ -140,10 +140,12 @@ impl Core<'_> {
         let mut out = [0u64; 32];
         let mut carry = 0u32;
         for i in 0..32 {
-            let flag = (uses && self.warp.carry >> i & 1 == 1) as u128;
-            let (x, y) = ((x[i] & full) as u128, (y[i] & full) as u128);
-            // The flag of a subtraction is the borrow.
-            let value = if subtract { x.wrapping_sub(y).wrapping_sub(flag) } else { x + y + flag };
+            // A subtraction adds the complement and 1, and so leaves 1 in the flag where nothing was borrowed: what nvcc's own
+            // division of 128 bits reads with `addc`, and what ptxas folds.
+            let flag = if uses { (self.warp.carry >> i & 1) as u128 } else { subtract as u128 };
+            let (x, y) = (x[i] & full, y[i] & full);
+            let y = if subtract { !y & full } else { y };
+            let value = x as u128 + y as u128 + flag;
             out[i] = value as u64 & full;
             carry |= ((value >> width & 1) as u32) << i;
         }

@@ -4,7 +4,7 @@
 //! leaves open: division by zero gives all ones, the remainder by zero is the dividend (what the chip's code sequences give).
 
 use super::lanes::{map1, map2, map3, mask2, vectorised};
-use crate::ir::{BinOp, Cmp, TernOp, UnOp};
+use crate::ir::{BinOp, Cmp, TernOp, UnOp, Video, VideoOp};
 use crate::machine::warp::{Col32, Col64};
 
 vectorised! {
@@ -286,6 +286,36 @@ fn dp2a(a: u32, b: u32, c: u32, hi: bool, a_signed: bool, b_signed: bool) -> u32
     (0..2).fold(c, |sum, i| sum.wrapping_add((half(i) * byte(first + i)) as u32))
 }
 
+fn video(v: Video, a: u32, b: u32, c: u32) -> u32 {
+    let element = |word: u32, i: u32, signed: bool| {
+        let up = word << (32 - v.bits * (i + 1));
+        if signed { up as i32 >> (32 - v.bits) } else { (up >> (32 - v.bits)) as i32 }
+    };
+    let range =
+        if v.d_signed { -(1 << (v.bits - 1))..=(1 << (v.bits - 1)) - 1 } else { 0..=(1 << v.bits) - 1 };
+    let mut out = if v.add { c } else { 0 };
+    for i in 0..32 / v.bits {
+        let (x, y) = (element(a, i, v.a_signed), element(b, i, v.b_signed));
+        let mut t = match v.op {
+            VideoOp::Add => x + y,
+            VideoOp::Sub => x - y,
+            VideoOp::Avrg => (x + y + (x + y >= 0) as i32) >> 1,
+            VideoOp::AbsDiff => (x - y).abs(),
+            VideoOp::Min => x.min(y),
+            VideoOp::Max => x.max(y),
+        };
+        if v.sat {
+            t = t.clamp(*range.start(), *range.end());
+        }
+        if v.add {
+            out = out.wrapping_add(t as u32);
+        } else {
+            out |= (t as u32 & ((1 << v.bits) - 1)) << (i * v.bits);
+        }
+    }
+    out
+}
+
 vectorised! {
     /// Three operands of 32 bits.
     pub(crate) fn tern32(
@@ -324,6 +354,7 @@ vectorised! {
                 map3(a, b, c, d, |x, y, z| dp2a(x, y, z, hi, a_signed, b_signed))
             }
             TernOp::Fns => map3(a, b, c, d, |x, y, z| fns(x, y, z as i32)),
+            TernOp::Video(v) => map3(a, b, c, d, |x, y, z| video(v, x, y, z)),
             _ => false,
         }
     }

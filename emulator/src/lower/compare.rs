@@ -101,14 +101,14 @@ pub(super) fn set(l: &mut Line<'_, '_>) -> Result<()> {
     l.m.check(dst_ty, &[U32, S32, F32, U16, S16, F16, BF16, F16x2, BF16x2])?;
     check(l, cmp, ty)?;
     let pair = |ty: Type| matches!(ty, F16x2 | BF16x2);
-    if pair(dst_ty) != pair(ty) || pair(ty) && dst_ty != ty {
-        return l.refuse("a pair is compared to a pair of the same type");
+    if pair(dst_ty) && dst_ty != ty || pair(ty) && dst_ty != ty && !matches!(dst_ty, U32 | S32) {
+        return l.refuse("comparing pairs gives a pair of the same type, .u32 or .s32");
     }
     let operands = l.between(3, 4)?;
     let dst = l.dst(&operands[0], dst_ty)?;
     let (a, b) = (l.src(&operands[1], ty)?, l.src(&operands[2], ty)?);
     let combine = combine(l, op, &operands[3..])?;
-    if matches!(dst_ty, F16x2 | BF16x2) {
+    if pair(ty) {
         return super::rare::set_pair(l, cmp, (dst_ty, ty), ftz, dst, [a, b], combine);
     }
     l.emit(Op::Set { cmp, dst_ty, ty, ftz, dst, a, b, combine })

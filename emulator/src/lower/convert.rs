@@ -149,9 +149,10 @@ pub(super) fn cvt(l: &mut Line<'_, '_>) -> Result<()> {
         return l.emit(Op::Cvt { to, from, mods, dst, a, b });
     }
     let [dst, a] = l.fixed()?;
-    // Only bf16 insists on a register of its own size.
-    let dst = if to == BF16 { l.dst(dst, to)? } else { l.wide_dst(dst, to)? };
-    let a = if from == BF16 { l.src(a, from)? } else { l.wide_src(a, from)? };
+    // Only bf16 insists on a register of its own size, and beside it a byte does.
+    let exact = |ty: Type, other: Type| ty == BF16 || other == BF16 && ty.bytes() == 1;
+    let dst = if exact(to, from) { l.dst(dst, to)? } else { l.wide_dst(dst, to)? };
+    let a = if exact(from, to) { l.src(a, from)? } else { l.wide_src(a, from)? };
     l.emit(Op::Cvt { to, from, mods, dst, a, b: None })
 }
 
@@ -184,11 +185,7 @@ fn rounding(l: &Line<'_, '_>, round: Round, to: Type, from: Type) -> Result<()> 
 /// What may stand beside the rounding, by the manual's table and as ptxas has it.
 fn modifiers(l: &Line<'_, '_>, mods: Arith, to: Type, from: Type) -> Result<()> {
     let (int_to, int_from) = (INTEGERS.contains(&to), INTEGERS.contains(&from));
-    let byte = |ty: Type| ty.bytes() == 1;
     let either = |ty: Type| to == ty || from == ty;
-    if int_to != int_from && (to == BF16 && byte(from) || from == BF16 && byte(to)) {
-        return l.refuse("there is no conversion between .bf16 and 8-bit integers");
-    }
     let packed = matches!(to, F16x2 | BF16x2 | E4M3x2 | E5M2x2 | TF32);
     let flushes = from == F32 && !packed || to == F32 && !int_from && from != F16 && from != BF16;
     // Widening from 16 bits to F32 flushes too, though nothing there is subnormal.

@@ -29,6 +29,8 @@ pub(super) fn lower<'a>(body: &mut Body<'a>, instruction: &'a Instruction<'a>) -
         "add" | "sub" | "addc" | "subc" | "mul" | "mul24" | "div" | "rem" | "min" | "max" | "and" | "or"
         | "xor" | "shl" | "shr" | "copysign" => arith::two(l),
         "szext" | "bmsk" | "mad24" | "dp2a" | "fns" => rare::integer(l),
+        "vadd2" | "vsub2" | "vavrg2" | "vabsdiff2" | "vmin2" | "vmax2" | "vadd4" | "vsub4" | "vavrg4"
+        | "vabsdiff4" | "vmin4" | "vmax4" => rare::video(l),
         "neg" | "abs" | "not" | "cnot" | "popc" | "clz" | "brev" | "bfind" | "rcp" | "sqrt" | "rsqrt"
         | "ex2" | "lg2" | "sin" | "cos" | "tanh" | "testp" => arith::one(l),
         "fma" | "mad" | "madc" | "lop3" | "shf" | "prmt" | "bfe" | "sad" | "dp4a" => arith::three(l),

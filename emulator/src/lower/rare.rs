@@ -1,7 +1,7 @@
 //! Instructions that compilers for this chip seldom write. Those with no operation of their own in [`crate::ir`] become a few that
 //! have.
 
-use crate::ir::{Arith, BinOp, BoolOp, Cmp, Op, PredSrc, Reg, Special, Src, TernOp, Type};
+use crate::ir::{Arith, BinOp, BoolOp, Cmp, Op, PredSrc, Reg, Special, Src, TernOp, Type, Video, VideoOp};
 use crate::ptx::Result;
 use crate::ptx::ast::OperandKind;
 
@@ -65,6 +65,30 @@ fn three(l: &mut Line<'_, '_>, op: TernOp) -> Result<()> {
     let [dst, a, b, c] = l.fixed()?;
     let (dst, a, b, c) = (l.dst(dst, B32)?, l.src(a, B32)?, l.src(b, B32)?, l.src(c, B32)?);
     l.emit(Op::Tern { op, ty: B32, mods: Arith::default(), dst, a, b, c })
+}
+
+/// `vadd2` … `vmax4`, as compilers write them: whole registers, no masks or selectors.
+pub(super) fn video(l: &mut Line<'_, '_>) -> Result<()> {
+    let (name, lanes) = l.instruction.opcode.text.split_at(l.instruction.opcode.text.len() - 1);
+    let op = match name {
+        "vadd" => VideoOp::Add,
+        "vsub" => VideoOp::Sub,
+        "vavrg" => VideoOp::Avrg,
+        "vabsdiff" => VideoOp::AbsDiff,
+        "vmin" => VideoOp::Min,
+        _ => VideoOp::Max,
+    };
+    let signed = |ty: &Type| matches!(ty, U32 | S32).then_some(*ty == S32);
+    let types: Vec<_> = l.m.types().iter().map(signed).collect();
+    let &[Some(d_signed), Some(a_signed), Some(b_signed)] = types.as_slice() else {
+        return l.m.missing("three types out of .u32 and .s32");
+    };
+    let (sat, add) = (l.m.take("sat"), l.m.take("add"));
+    if sat && add {
+        return l.refuse("`.sat` does not go with `.add`");
+    }
+    let bits = if lanes == "2" { 16 } else { 8 };
+    three(l, TernOp::Video(Video { op, bits, a_signed, b_signed, d_signed, sat, add }))
 }
 
 /// `mad24.lo|hi[.sat]`: the product into a register of its own, then the sum.
@@ -175,7 +199,12 @@ pub(super) fn set_pair(
     sources: [Src; 2],
     combine: Option<(BoolOp, PredSrc)>,
 ) -> Result<()> {
-    let half = |ty: Type| if ty == F16x2 { F16 } else { BF16 };
+    let half = |ty: Type| match ty {
+        F16x2 => F16,
+        BF16x2 => BF16,
+        // A mask of all ones or none for each half.
+        _ => U16,
+    };
     let (dst_ty, ty) = (half(dst_ty), half(ty));
     let mut halves = [[Src::Imm(0); 2]; 2];
     for (halves, src) in halves.iter_mut().zip(sources) {

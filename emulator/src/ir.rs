@@ -132,6 +132,8 @@ pub enum Special {
     DynamicSmemSize,
     TotalSmemSize,
     AggrSmemSize,
+    ReservedSmem0,
+    ReservedSmem1,
     ReservedSmemBegin,
     ReservedSmemEnd,
     ReservedSmemCap,
@@ -981,6 +983,8 @@ pub struct GlobalVar {
     pub align: u32,
     /// Initial bytes (zero-filled where there is no initialiser).
     pub init: Vec<u8>,
+    /// `.attribute(.managed)`: host and devices see it at one address.
+    pub managed: bool,
     /// Addresses inside the initial bytes, filled in when the module is loaded.
     pub relocations: Vec<Relocation>,
 }

@@ -518,3 +518,18 @@ fn what_could_exhaust_the_host_is_refused() {
         module(".reg .b32 many<4000000000>; mov.u32 many3999999999, 0;").unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(module.kernels[0].names32, ["many3999999999"]);
 }
+
+/// One kernel that cannot run does not take the others with it, where a caller wants that.
+#[test]
+fn kernels_are_refused_one_by_one() {
+    let text = ".version 8.0\n.target sm_90a\n.address_size 64\n\
+        .visible .entry good() { ret; }\n\
+        .visible .entry bad() { .reg .b32 r; wmma.nothing.b32 r, r; ret; }\n";
+    assert!(Module::parse("two.ptx", text).is_err());
+    let (module, refused) = Module::parse_each("two.ptx", text).unwrap();
+    assert_eq!(module.kernels.iter().map(|kernel| kernel.name.as_str()).collect::<Vec<_>>(), ["good"]);
+    let [(name, why)] = refused.as_slice() else { panic!("{refused:?}") };
+    assert_eq!(name, "bad");
+    assert!(why.to_string().contains("two.ptx:5:"), "{why}");
+    assert!(Module::parse_each("none.ptx", "ret;").is_err());
+}

@@ -180,9 +180,19 @@ impl<T> In<T> {
     pub fn cast<U>(self) -> In<U> {
         In(self.0.cast())
     }
+}
 
-    pub fn at_address(address: usize) -> In<T> {
-        In(address as *const T)
+impl In<c_void> {
+    /// Memory that the caller named by its address.
+    pub fn at_address(address: usize) -> In<c_void> {
+        In(address as *const c_void)
+    }
+}
+
+impl Out<c_void> {
+    /// See [`In::at_address`].
+    pub fn at_address(address: usize) -> Out<c_void> {
+        Out(address as *mut c_void)
     }
 }
 

@@ -95,8 +95,9 @@ fn attribute_of(
         36 => 2_619_000,
         37 => 5120,
         14 => 512,
-        // Copy engines, concurrent kernels, unified addresses.
+        // Copy engines, concurrent kernels, unified addresses; mapped, managed and registered host memory; pools.
         15 | 31 | 41 | 78..=80 | 90 => 1,
+        19 | 83 | 89 | 91 | 99 | 115 => 1,
         40 => 3,
         16 => device.sms as c_int,
         33 => 1 + ordinal as c_int,
@@ -114,22 +115,25 @@ fn attribute_of(
         // Cluster launches, tensor maps, unified function pointers.
         120 | 127 | 129 => 1,
         126 => 4,
-        // What there is none of: time-outs, integrated memory, host mapping, managed memory, virtual memory, pools, …
-        17..=30
+        // What there is none of: time-outs, integrated memory, textures, virtual memory, …
+        17
+        | 18
+        | 20..=30
         | 32
         | 34
         | 35
         | 42..=50
         | 52..=74
         | 77
-        | 83..=86
+        | 84..=86
         | 88
-        | 89
-        | 91..=94
+        | 92..=94
         | 96
-        | 98..=105
+        | 98
+        | 100..=105
         | 107..=110
-        | 112..=119
+        | 112..=114
+        | 116..=119
         | 121..=125
         | 128
         | 130..=148 => 0,

@@ -41,6 +41,9 @@ codes! {
     InvalidValue = 1, "CUDA_ERROR_INVALID_VALUE", "cudaErrorInvalidValue", "invalid argument";
     OutOfMemory = 2, "CUDA_ERROR_OUT_OF_MEMORY", "cudaErrorMemoryAllocation", "out of memory";
     NotInitialized = 3, "CUDA_ERROR_NOT_INITIALIZED", "cudaErrorInitializationError", "initialization error";
+    InvalidConfiguration = 9, "CUDA_ERROR_UNKNOWN", "cudaErrorInvalidConfiguration", "invalid configuration argument";
+    InvalidSymbol = 13, "CUDA_ERROR_UNKNOWN", "cudaErrorInvalidSymbol", "invalid device symbol";
+    InvalidPitch = 12, "CUDA_ERROR_UNKNOWN", "cudaErrorInvalidPitchValue", "invalid pitch argument";
     InvalidFunction = 98, "CUDA_ERROR_INVALID_DEVICE_FUNCTION", "cudaErrorInvalidDeviceFunction", "invalid device function";
     InvalidDevice = 101, "CUDA_ERROR_INVALID_DEVICE", "cudaErrorInvalidDevice", "invalid device ordinal";
     InvalidContext = 201, "CUDA_ERROR_INVALID_CONTEXT", "cudaErrorDeviceUninitialized", "invalid device context";

@@ -70,6 +70,13 @@ pub struct KernelParams {
     extra: In<usize>,
 }
 
+impl KernelParams {
+    /// The same, of the function that this one's stands for.
+    pub fn of(self, function: impl FnOnce(Handle) -> Result<Handle>) -> Result<KernelParams> {
+        Ok(KernelParams { function: function(self.function)?, ..self })
+    }
+}
+
 /// `CUDA_KERNEL_NODE_PARAMS_v2`: a kernel may stand in the function's place.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -190,6 +197,16 @@ fn add(
     let number = state.machine.add_node(id, device, &after, node)?;
     let node = state.graphs.node(own, number);
     out.put(node)
+}
+
+/// A copy of one row, memory by its addresses, as a node.
+pub fn add_copy(
+    node: Out<Handle>,
+    graph: Handle,
+    after: (In<Handle>, usize),
+    (to, from, bytes): (u64, u64, usize),
+) -> Result<()> {
+    add(node, graph, after, |_| Ok(GraphNode::Copy { to, from, len: bytes as u64 }))
 }
 
 fn set(node: Handle, params: KernelParams) -> Result<()> {

@@ -5,7 +5,10 @@
 //! polls for a flag that nobody can set during a `cuStreamSynchronize` is a deadlock, and reported. Managed memory never moves.
 
 use std::alloc::Layout;
+use std::collections::HashMap;
 use std::ffi::{c_int, c_uint};
+
+use hadal_emulator::ir;
 
 use crate::abi::{DevicePtr, Handle, Out, exports};
 use crate::error::{Code, Error, Result};
@@ -91,10 +94,26 @@ fn map(address: usize, host: Host) -> Result<()> {
     Ok(())
 }
 
+/// Managed memory for a module's managed variables, by name, with their first contents.
+pub fn place_managed(ir: &ir::Module) -> Result<HashMap<String, u64>> {
+    let mut places = HashMap::new();
+    for variable in ir.globals.iter().filter(|variable| variable.managed && !variable.init.is_empty()) {
+        // Loading is no allocation of the program's: it may happen while a stream captures.
+        let address = place(variable.init.len(), Kind::Managed, 0)? as u64;
+        state::lock()?.machine.write(address, &variable.init)?;
+        places.insert(variable.name.clone(), address);
+    }
+    Ok(places)
+}
+
 fn alloc(bytes: usize, kind: Kind, flags: c_uint) -> Result<usize> {
+    state::lock()?.potentially_unsafe()?;
+    place(bytes, kind, flags)
+}
+
+fn place(bytes: usize, kind: Kind, flags: c_uint) -> Result<usize> {
     let device = state::current()?;
     let wrong = || Error::invalid(format!("{bytes} bytes of host memory"));
-    state::lock()?.potentially_unsafe()?;
     let layout = Layout::from_size_align(bytes, PAGE).ok().filter(|l| l.size() > 0).ok_or_else(wrong)?;
     // SAFETY: the layout's size is not 0.
     let address = unsafe { std::alloc::alloc_zeroed(layout) } as usize;

@@ -2,6 +2,7 @@
 //!
 //! A kernel of a library stands wherever a function may; which device's function it is, the current context decides.
 
+use std::collections::HashMap;
 use std::ffi::{c_int, c_uint, c_void};
 use std::sync::Arc;
 
@@ -10,12 +11,15 @@ use hadal_emulator::ir;
 use crate::abi::{DevicePtr, Handle, In, Out, Text, exports};
 use crate::error::{Code, Error, Result, answered};
 use crate::function::{cuFuncGetAttribute, cuFuncSetAttribute};
+use crate::host;
 use crate::module;
 use crate::state::{self, Function, Kind, Module, State, handle, index};
 
 /// A loaded library.
 pub struct Library {
     ir: Arc<ir::Module>,
+    /// Where its managed variables are, for all devices.
+    managed: HashMap<String, u64>,
     /// Its module on each device where it is in use.
     modules: Vec<Option<usize>>,
     unloaded: bool,
@@ -43,10 +47,8 @@ impl State {
         if let Some(module) = self.libraries[library].modules[device] {
             return Ok(module);
         }
-        let ir = self.libraries[library].ir.clone();
-        let id = self.machine.load_module(device, ir.clone())?;
-        self.modules.push(Module { device, id, ir, unloaded: false });
-        let module = self.modules.len() - 1;
+        let Library { ir, managed, .. } = &self.libraries[library];
+        let module = self.load_module(device, ir.clone(), &managed.clone())?;
         self.libraries[library].modules[device] = Some(module);
         Ok(module)
     }
@@ -77,9 +79,10 @@ impl State {
 
 /// A library of this PTX.
 pub fn load(ir: Arc<ir::Module>) -> Result<Handle> {
+    let managed = host::place_managed(&ir)?;
     let mut state = state::lock()?;
     let modules = vec![None; state.config.devices.len()];
-    state.libraries.push(Library { ir, modules, unloaded: false });
+    state.libraries.push(Library { ir, managed, modules, unloaded: false });
     Ok(handle(Kind::Library, state.libraries.len() - 1))
 }
 
@@ -95,6 +98,15 @@ fn new_kernel(state: &mut State, library: usize, kernel: usize) -> Handle {
     let functions = vec![None; state.config.devices.len()];
     state.kernels.push(Kernel { library, kernel, functions });
     handle(Kind::Kernel, state.kernels.len() - 1)
+}
+
+/// Address and size of a library's variable on the current device.
+pub fn find_global(library: Handle, name: &str, address: Out<DevicePtr>, bytes: Out<usize>) -> Result<()> {
+    let device = state::current()?;
+    let mut state = state::lock()?;
+    let library = state.library(library)?;
+    let module = state.module_of(library, device)?;
+    module::global(&state, module, name, address, bytes)
 }
 
 /// The kernel as a function of that device.
@@ -145,12 +157,13 @@ exports! {
         module.put(handle(Kind::Module, state.module_of(library, device)?))
     }
 
+    /// Managed variables count as globals too.
+    fn cuLibraryGetManaged(address: Out<DevicePtr>, bytes: Out<usize>, library: Handle, variable: Text) {
+        answered(cuLibraryGetGlobal(address, bytes, library, variable))
+    }
+
     fn cuLibraryGetGlobal(address: Out<DevicePtr>, bytes: Out<usize>, library: Handle, variable: Text) {
-        let device = state::current()?;
-        let mut state = state::lock()?;
-        let library = state.library(library)?;
-        let module = state.module_of(library, device)?;
-        module::global(&state, module, variable, address, bytes)
+        find_global(library, &variable.text()?.to_string_lossy(), address, bytes)
     }
 
     fn cuKernelGetFunction(function: Out<Handle>, kernel: Handle) {

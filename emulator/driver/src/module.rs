@@ -7,6 +7,7 @@ use hadal_emulator::ir;
 
 use crate::abi::{DevicePtr, Handle, In, Out, Text, exports};
 use crate::error::{Code, Error, Result};
+use crate::host;
 use crate::image;
 use crate::state::{self, Function, Kind, Module, State, handle, index};
 
@@ -26,10 +27,9 @@ fn parse_image(image: In<c_void>) -> Result<Arc<ir::Module>> {
 
 fn load(ir: Arc<ir::Module>) -> Result<Handle> {
     let device = state::current()?;
+    let managed = host::place_managed(&ir)?;
     let mut state = state::lock()?;
-    let id = state.machine.load_module(device, ir.clone())?;
-    state.modules.push(Module { device, id, ir, unloaded: false });
-    Ok(handle(Kind::Module, state.modules.len() - 1))
+    Ok(handle(Kind::Module, state.load_module(device, ir, &managed)?))
 }
 
 /// The same, with the reason for a refusal in the log the caller may have asked for.
@@ -85,12 +85,12 @@ pub fn find(ir: &ir::Module, entry: &str) -> Result<usize> {
 pub fn global(
     state: &State,
     module: usize,
-    variable: Text,
+    variable: &str,
     address: Out<DevicePtr>,
     bytes: Out<usize>,
 ) -> Result<()> {
     // Callers probe for variables that need not be there.
-    let found = state.machine.global(state.modules[module].id, &name(variable)?);
+    let found = state.machine.global(state.modules[module].id, variable);
     let (at, size) = found.ok_or_else(|| Error::quiet(Code::NotFound))?;
     address.put_if_wanted(at);
     bytes.put_if_wanted(size as usize);
@@ -140,9 +140,10 @@ exports! {
     }
 
     fn cuModuleGetGlobal_v2(address: Out<DevicePtr>, bytes: Out<usize>, handle: Handle, variable: Text) {
+        let variable = name(variable)?;
         let state = state::lock()?;
         module(&state, handle)?;
-        global(&state, index(Kind::Module, handle)?, variable, address, bytes)
+        global(&state, index(Kind::Module, handle)?, &variable, address, bytes)
     }
 
     fn cuModuleGetLoadingMode(mode: Out<c_int>) {

@@ -30,6 +30,7 @@ pub enum Kind {
     Graph,
     GraphNode,
     GraphExec,
+    Pool,
 }
 
 /// The handle of number `index`.
@@ -103,6 +104,8 @@ pub struct State {
     pub events: Vec<Event>,
     /// Device memory: first address to length and device.
     pub allocations: BTreeMap<u64, (u64, usize)>,
+    /// Variables of modules, in the same way. Nobody frees them.
+    pub variables: BTreeMap<u64, (u64, usize)>,
     /// Host memory that kernels reach, by its first address.
     pub host: BTreeMap<usize, Host>,
     /// Captures going on, by the machine's number.
@@ -164,6 +167,7 @@ impl State {
             streams,
             events: Vec::new(),
             allocations: BTreeMap::new(),
+            variables: BTreeMap::new(),
             host: BTreeMap::new(),
             captures: HashMap::new(),
             graphs: Graphs::default(),
@@ -243,10 +247,29 @@ impl State {
         Ok(())
     }
 
-    /// The allocation an address lies in: its first byte, length, device.
+    /// The allocation or variable an address lies in: its first byte, length, device.
     pub fn allocation(&self, address: u64) -> Option<(u64, u64, usize)> {
-        let (&start, &(len, device)) = self.allocations.range(..=address).next_back()?;
-        (address - start < len).then_some((start, len, device))
+        [&self.allocations, &self.variables].into_iter().find_map(|ranges| {
+            let (&start, &(len, device)) = ranges.range(..=address).next_back()?;
+            (address - start < len).then_some((start, len, device))
+        })
+    }
+
+    /// Loads a module on a device, its managed variables where they are; its place.
+    pub fn load_module(
+        &mut self,
+        device: usize,
+        ir: Arc<ir::Module>,
+        managed: &HashMap<String, u64>,
+    ) -> Result<usize> {
+        let id = self.machine.load_module_with(device, ir.clone(), managed)?;
+        for variable in ir.globals.iter().filter(|variable| !variable.managed) {
+            if let Some((address, bytes)) = self.machine.global(id, &variable.name) {
+                self.variables.insert(address, (bytes, device));
+            }
+        }
+        self.modules.push(Module { device, id, ir, unloaded: false });
+        Ok(self.modules.len() - 1)
     }
 }
 

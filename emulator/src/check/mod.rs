@@ -34,12 +34,15 @@
 //! * a `wgmma` starts for each warp when that warp issues it: the warp reads its sixteen rows of A and all of B. A wait covers that
 //!   warp's share; that the other three warps' are done, too, is trust;
 //! * an unordered write of the value that is there already: a race to the letter, whatever the value;
+//! * shuffles, votes, matches and reductions between the lanes of a warp: they order no memory, yet NVIDIA's cooperative groups of several
+//!   warps have lane 0 look at their barrier for all, and store over what other lanes have read;
 //! * a tensor map edited while a copy through it may still be on its way.
 //!
 //! # Lanes
 //!
 //! The lanes of a warp share one clock until some of them learn something alone; they meet again at `bar.warp.sync` and at
-//! any `.aligned` instruction, which also orders their accesses. Shuffles, votes and elections order nothing.
+//! any `.aligned` instruction, which also orders their accesses. Shuffles, votes and elections order nothing
+//! (but see above).
 //!
 //! # The twenty classes
 //!
@@ -147,6 +150,8 @@ pub(crate) struct WarpCheck {
     dirty: bool,
     /// The last moment of which all lanes know, when they have met.
     met: u32,
+    /// The moment that began with the last shuffle.
+    shared: u32,
     /// Every lane the warp began with.
     whole: u32,
     strands: Vec<Strand>,

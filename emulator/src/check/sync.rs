@@ -78,6 +78,24 @@ impl WarpCheck {
         }
     }
 
+    /// The lanes of a mask learn from each other, on trust: what they know and what they have done.
+    fn share(&mut self, block: u32, warp: u32, mask: u32) {
+        if !self.dirty && self.strands.len() == 1 && self.shared == self.epoch {
+            return;
+        }
+        let moment = self.close();
+        self.shared = self.epoch;
+        let mut all = Know::default();
+        all.trusted.raise(threads(block, warp), mask, self.whole, moment);
+        for strand in self.strands.iter().filter(|s| s.mask & mask != 0) {
+            all.join_trusting(&strand.know);
+        }
+        self.split(mask);
+        for strand in self.strands.iter_mut().filter(|s| s.mask & mask != 0) {
+            strand.know.join_trusting(&all);
+        }
+    }
+
     /// The lanes of a mask meet.
     pub(super) fn meet(&mut self, block: u32, warp: u32, mask: u32) {
         if !self.dirty && self.strands.len() == 1 && self.met == self.epoch - 1 {
@@ -177,6 +195,14 @@ impl Core<'_> {
         }
         if let Some(check) = &self.block.check {
             self.warp.check.meet(check.id, self.warp.index, mask);
+        }
+    }
+
+    /// A shuffle, vote, match or reduction: what comes before it in one lane is, on trust, before what comes after it in others.
+    #[inline]
+    pub(crate) fn lanes_tell(&mut self, mask: u32) {
+        if let Some(check) = &self.block.check {
+            self.warp.check.share(check.id, self.warp.index, mask);
         }
     }
 

@@ -39,8 +39,8 @@ impl Core<'_> {
             )
         } else {
             (
-                "rests on a volatile access, which is relaxed: nothing was released or acquired",
-                "fence.acq_rel of a scope that holds both before the store of the flag and after the loop that polls it, or st.release and ld.acquire",
+                "rests on a volatile access, which is relaxed, or on a shuffle, which orders no memory: this thread has acquired nothing",
+                "fence.acq_rel of a scope that holds both before the store of the flag and after the loop that polls it, or st.release and ld.acquire; bar.warp.sync behind the lane that acquires for its warp",
             )
         };
         self.advise(Class::Race, lanes, |core| {

@@ -428,6 +428,18 @@ impl Half {
     }
 }
 
+impl Half {
+    /// A new sign. The chip adds zero to say so, and so gives its one NaN for any.
+    fn sign(self, bits: u16, new: impl Fn(u16) -> u16) -> u16 {
+        let infinity = if self.bf { 0x7f80 } else { 0x7c00 };
+        match bits & 0x7fff {
+            size if size > infinity => 0x7fff,
+            _ if self.ftz && bits & infinity == 0 => new(bits & 0x8000),
+            _ => new(bits),
+        }
+    }
+}
+
 /// Applies `f` to one half, or to both of a packed pair: it gets the shift that brings the half down.
 fn halves(packed: bool, f: impl Fn(u32) -> u16) -> u32 {
     let low = f(0) as u32;
@@ -438,8 +450,12 @@ fn halves(packed: bool, f: impl Fn(u32) -> u16) -> u32 {
 pub(crate) fn un_half(op: UnOp, bf: bool, packed: bool, mods: Arith, a: &Col32, d: &mut Col32) -> bool {
     let half = Half { bf, ftz: mods.ftz };
     let f: fn(f64) -> f64 = match op {
-        UnOp::Neg => return map1(a, d, |x| halves(packed, |s| (x >> s) as u16 ^ 0x8000)),
-        UnOp::Abs => return map1(a, d, |x| halves(packed, |s| (x >> s) as u16 & 0x7fff)),
+        UnOp::Neg => {
+            return map1(a, d, |x| halves(packed, |s| half.sign((x >> s) as u16, |bits| bits ^ 0x8000)));
+        }
+        UnOp::Abs => {
+            return map1(a, d, |x| halves(packed, |s| half.sign((x >> s) as u16, |bits| bits & 0x7fff)));
+        }
         UnOp::Ex2 => f64::exp2,
         UnOp::Tanh => f64::tanh,
         UnOp::Rcp => |x| 1.0 / x,

@@ -301,7 +301,8 @@ impl<'a> Core<'a> {
             DynamicSmemSize => block.dynamic_shared as u64,
             TotalSmemSize => u64::from(block.layout.end - SHARED_BASE).next_multiple_of(SHARED_UNIT),
             AggrSmemSize => u64::from(block.layout.end).next_multiple_of(SHARED_UNIT),
-            ReservedSmemBegin => 0,
+            ReservedSmemBegin | ReservedSmem0 => 0,
+            ReservedSmem1 => block.shared.groups().into(),
             ReservedSmemEnd | ReservedSmemCap => u64::from(SHARED_BASE),
             // The two halves of the address of a cooperative grid's barrier workspace.
             EnvReg(1) => block.workspace >> 32,

@@ -29,7 +29,11 @@ impl Core<'_> {
             }
             self.not_members(absent, message);
         }
-        self.converge(need, mask, what)
+        let flow = self.converge(need, mask, what)?;
+        if flow.is_none() {
+            self.lanes_tell(mask);
+        }
+        Ok(flow)
     }
 
     pub(super) fn shfl(&mut self, op: &Op, mask: u32) -> Step {

@@ -48,7 +48,24 @@ impl Module {
     /// Syntax that is not PTX, and any instruction, modifier or operand that the emulator does not know: nothing is skipped.
     pub fn parse(name: &str, text: &str) -> Result<Module, ParseError> {
         ptx::parse(text)
-            .and_then(|ast| module::lower(name, text, &ast))
+            .and_then(|ast| module::lower(name, text, &ast, |_, error| Err(error)))
             .map_err(|error| ParseError::new(name, text, &error))
+    }
+
+    /// The same, kernel by kernel: those that the emulator cannot run are left out, each with its reason, and the others stay.
+    ///
+    /// # Errors
+    ///
+    /// Syntax that is not PTX, and what is wrong outside of kernels.
+    pub fn parse_each(name: &str, text: &str) -> Result<(Module, Vec<(String, ParseError)>), ParseError> {
+        let mut refused = Vec::new();
+        let refuse = |kernel: &str, error: Box<ptx::Error>| {
+            refused.push((kernel.to_owned(), ParseError::new(name, text, &error)));
+            Ok(())
+        };
+        let module = ptx::parse(text)
+            .and_then(|ast| module::lower(name, text, &ast, refuse))
+            .map_err(|error| ParseError::new(name, text, &error))?;
+        Ok((module, refused))
     }
 }

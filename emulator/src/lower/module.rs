@@ -77,8 +77,13 @@ impl<'a> Names<'a> for GlobalNames<'_, 'a> {
     }
 }
 
-/// Lowers a whole module.
-pub(super) fn lower<'a>(name: &str, text: &str, ast: &'a Ast<'a>) -> Result<Module> {
+/// Lowers a whole module; what cannot be said of a kernel goes to `refuse`, which may let the others live.
+pub(super) fn lower<'a>(
+    name: &str,
+    text: &str,
+    ast: &'a Ast<'a>,
+    mut refuse: impl FnMut(&str, Box<Error>) -> Result<()>,
+) -> Result<Module> {
     if ast.version == (0, 0) || ast.target.is_empty() {
         return Error::err(Span { line: 1, col: 1 }, "a module starts with .version and .target");
     }
@@ -105,7 +110,10 @@ pub(super) fn lower<'a>(name: &str, text: &str, ast: &'a Ast<'a>) -> Result<Modu
     let mut kernels = Vec::new();
     for function in ast.functions.iter().filter(|function| function.entry) {
         if let Some(block) = &function.body {
-            kernels.push(body::kernel(&context, function, block)?);
+            match body::kernel(&context, function, block) {
+                Ok(kernel) => kernels.push(kernel),
+                Err(error) => refuse(function.name.text, error)?,
+            }
         }
     }
     Ok(Module {
@@ -153,7 +161,14 @@ fn variables<'a>(ast: &'a Ast<'a>, context: &mut Context<'a>) -> Result<Vec<Glob
         }
         let (init, relocations) = layout::initial(variable, &shape, &mut GlobalNames(context))?;
         let name = variable.name.text.to_owned();
-        globals.push(GlobalVar { name, space, align: shape.align, init, relocations });
+        globals.push(GlobalVar {
+            name,
+            space,
+            align: shape.align,
+            init,
+            managed: variable.managed,
+            relocations,
+        });
     }
     Ok(globals)
 }

@@ -53,6 +53,8 @@ pub(super) fn named(name: &str, member: Option<&str>) -> Option<Special> {
         "%total_smem_size" => TotalSmemSize,
         "%aggr_smem_size" => AggrSmemSize,
         "%reserved_smem_offset_begin" => ReservedSmemBegin,
+        "%reserved_smem_offset_0" => ReservedSmem0,
+        "%reserved_smem_offset_1" => ReservedSmem1,
         "%reserved_smem_offset_end" => ReservedSmemEnd,
         "%reserved_smem_offset_cap" => ReservedSmemCap,
         _ => {

@@ -267,14 +267,30 @@ impl Machine {
 
     /// Loads a module: places and initialises its variables.
     pub fn load_module(&mut self, device: usize, module: Arc<ir::Module>) -> Result<ModuleId, MachineError> {
+        self.load_module_with(device, module, &HashMap::new())
+    }
+
+    /// The same, for a module some of whose managed variables are at these addresses already, with their contents.
+    pub fn load_module_with(
+        &mut self,
+        device: usize,
+        module: Arc<ir::Module>,
+        managed: &HashMap<String, u64>,
+    ) -> Result<ModuleId, MachineError> {
         self.device(device)?;
+        let there =
+            |variable: &ir::GlobalVar| variable.managed.then(|| managed.get(&variable.name)).flatten();
         let mut globals = Vec::with_capacity(module.globals.len());
         for variable in &module.globals {
             let align = (variable.align.max(1) as u64).next_power_of_two();
-            let address = self.alloc(device, variable.init.len() as u64, align)?;
-            globals.push(address);
+            let bytes = variable.init.len() as u64;
+            globals.push(match there(variable) {
+                Some(address) => *address,
+                None if variable.managed => self.sys.global.alloc_host(bytes, align),
+                None => self.alloc(device, bytes, align)?,
+            });
         }
-        for (variable, address) in module.globals.iter().zip(&globals) {
+        for (variable, address) in module.globals.iter().zip(&globals).filter(|(v, _)| there(v).is_none()) {
             let mut init = variable.init.clone();
             for relocation in &variable.relocations {
                 let at = relocation.at as usize;

@@ -1,7 +1,9 @@
 //! Shared memory of one block.
 //!
 //! Addresses are offsets into the block's window: the first [`super::SHARED_BASE`] bytes belong to the system, then come
-//! the static variables, then the dynamic array.
+//! the static variables, then the dynamic array. Of the system's bytes, those at `%reserved_smem_offset_1` are for cooperative groups.
+
+use std::cell::Cell;
 
 use super::init::InitMap;
 use super::{SHARED_BASE, Trouble};
@@ -51,23 +53,39 @@ impl SharedLayout {
     }
 }
 
+/// Zeros for the groups of several warps of `cooperative_groups`, which "can expect at least 288 bytes" here, 4-byte barriers first.
+pub(crate) const GROUPS_BASE: u32 = 512;
+const GROUPS_BYTES: u32 = 288;
+
 /// The bytes, and which of them were written.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SharedMemory {
     data: Vec<u8>,
     init: InitMap,
+    /// The block asked where the groups' bytes are; until then they are out of bounds.
+    groups: Cell<bool>,
 }
 
 impl SharedMemory {
     /// Memory up to the layout's end.
     pub(crate) fn new(end: u32) -> Self {
-        SharedMemory { data: vec![0; end as usize], init: InitMap::new(end as usize) }
+        let mut init = InitMap::new(end as usize);
+        init.mark(GROUPS_BASE as usize, GROUPS_BYTES as usize);
+        SharedMemory { data: vec![0; end as usize], init, groups: Cell::new(false) }
+    }
+
+    /// Where the bytes of cooperative groups begin, which from now on are in bounds.
+    pub(crate) fn groups(&self) -> u32 {
+        self.groups.set(true);
+        GROUPS_BASE
     }
 
     /// Is the range inside what belongs to the program?
     #[inline]
     pub(crate) fn contains(&self, offset: u32, len: u32) -> bool {
-        offset >= SHARED_BASE && offset as u64 + len as u64 <= self.data.len() as u64
+        let end = offset as u64 + len as u64;
+        offset >= SHARED_BASE && end <= self.data.len() as u64
+            || offset >= GROUPS_BASE && end <= (GROUPS_BASE + GROUPS_BYTES) as u64 && self.groups.get()
     }
 
     /// The bytes of a range, if inside and (with `check`) all written.

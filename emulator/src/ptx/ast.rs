@@ -59,6 +59,8 @@ pub(crate) struct Variable<'a> {
     /// `name[4][2]`; `None` is `[]`.
     pub dims: Vec<Option<Expr<'a>>>,
     pub init: Option<Init<'a>>,
+    /// `.attribute(.managed)`
+    pub managed: bool,
 }
 
 /// An initialiser.

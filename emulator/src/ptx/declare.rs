@@ -54,7 +54,7 @@ impl<'a> Parser<'a> {
         if !is_space(space.text) {
             return Error::err(space.span, format!("`.{}` is not a state space", space.text));
         }
-        let (mut align, mut vector, mut ty) = (None, 1, None);
+        let (mut align, mut vector, mut ty, mut managed) = (None, 1, None, false);
         while self.peek().tok == Tok::Dot {
             let word = self.dot("a type")?;
             match word.text {
@@ -72,7 +72,7 @@ impl<'a> Parser<'a> {
                 "attribute" => {
                     self.expect("(")?;
                     while !self.at(")") && self.peek().tok != Tok::End {
-                        self.next();
+                        managed |= self.next().text == "managed";
                     }
                     self.expect(")")?;
                 }
@@ -83,7 +83,7 @@ impl<'a> Parser<'a> {
         let Some(ty) = ty else {
             return Error::err(self.peek().span, "a declaration needs a type");
         };
-        self.declarator(space, external, align, vector, ty)
+        Ok(Variable { managed, ..self.declarator(space, external, align, vector, ty)? })
     }
 
     fn declarator(
@@ -95,8 +95,18 @@ impl<'a> Parser<'a> {
         ty: Word<'a>,
     ) -> Result<Variable<'a>> {
         let name = self.word("a name")?;
-        let mut variable =
-            Variable { name, space, external, align, vector, ty, range: None, dims: Vec::new(), init: None };
+        let mut variable = Variable {
+            name,
+            space,
+            external,
+            align,
+            vector,
+            ty,
+            range: None,
+            dims: Vec::new(),
+            init: None,
+            managed: false,
+        };
         if self.eat("<") {
             variable.range = Some(self.int("a register count")?);
             self.expect(">")?;

@@ -119,6 +119,34 @@ fn class_18_lanes_that_have_not_met() {
     );
 }
 
+/// A shuffle orders no memory, says the manual; that it does is trust, which NVIDIA's cooperative groups lean on.
+#[test]
+fn class_18_lanes_that_met_in_a_shuffle() {
+    let run = |config, between: &str| {
+        let body = format!(
+            "
+    mov.u32 %f, box;
+    mad.lo.u32 %a, %tid, 4, %f;
+    st.shared.b32 [%a], %tid;
+    {between}
+    ld.shared.b32 %c, [%f];
+    ret;"
+        );
+        run(config, ".shared .align 16 .b32 box[32];", &body, blocks(1, 32))
+    };
+    for config in configs() {
+        for between in
+            ["shfl.sync.idx.b32 %b, %tid, 0, 31, 0xffffffff;", "vote.sync.any.pred %p, %first, 0xffffffff;"]
+        {
+            let (found, advice) = run(config.clone(), between);
+            assert_eq!(found, None);
+            assert!(advice.len() == 1 && advice[0].starts_with("ld.shared.b32 %c"), "{advice:?}");
+            assert!(advice[0].contains("or on a shuffle, which orders no memory"), "{advice:?}");
+        }
+        assert_eq!(run(config, "bar.warp.sync 0xffffffff;"), (None, vec![]));
+    }
+}
+
 #[test]
 fn class_13_numbers_and_counts() {
     let body = |id: &str, count: &str| {

@@ -23,7 +23,7 @@ const DEVICE_TO_HOST: c_int = 2;
 const DEVICE_TO_DEVICE: c_int = 3;
 const DEFAULT: c_int = 4;
 
-fn copy(to: Out<c_void>, from: In<c_void>, bytes: usize, kind: c_int, stream: Handle) -> Result<()> {
+pub fn copy(to: Out<c_void>, from: In<c_void>, bytes: usize, kind: c_int, stream: Handle) -> Result<()> {
     let kind = if kind == DEFAULT {
         let state = state::lock()?;
         let on_device = |address: usize| state.allocation(address as u64).is_some() as c_int;
@@ -82,15 +82,7 @@ runtime! {
         alloc(address, bytes)
     }
 
-    fn cudaMallocAsync(address: Out<DevicePtr>, bytes: usize, _stream: Handle) {
-        alloc(address, bytes)
-    }
-
     fn cudaFree(address: DevicePtr) {
-        answered(cuMemFree_v2(address))
-    }
-
-    fn cudaFreeAsync(address: DevicePtr, _stream: Handle) {
         answered(cuMemFree_v2(address))
     }
 

@@ -2,10 +2,12 @@
 
 use std::ffi::{c_int, c_uint, c_void};
 
-use crate::abi::{DevicePtr, Handle, Out};
+use crate::abi::{DevicePtr, Handle, In, Out};
 use crate::capture::*;
+use crate::event::cuEventRecordWithFlags;
 use crate::graph::*;
 use crate::host::*;
+use crate::runtime::registry::kernel;
 use crate::runtime::{answered, runtime};
 use crate::state;
 
@@ -71,6 +73,57 @@ runtime! {
         answered(cuGraphGetNodes(graph, nodes, count))
     }
 
+    fn cudaGraphGetRootNodes(graph: Handle, nodes: Out<Handle>, count: Out<usize>) {
+        answered(cuGraphGetRootNodes(graph, nodes, count))
+    }
+
+    fn cudaGraphNodeGetType(node: Handle, kind: Out<c_int>) {
+        answered(cuGraphNodeGetType(node, kind))
+    }
+
+    /// `cudaKernelNodeParams` is the driver's first structure, with a host function for the kernel.
+    fn cudaGraphAddKernelNode(node: Out<Handle>, graph: Handle, after: In<Handle>, count: usize, params: In<KernelParams>) {
+        let params = params.get()?.of(kernel)?;
+        answered(cuGraphAddKernelNode(node, graph, after, count, In::of(&params)))
+    }
+
+    fn cudaGraphKernelNodeSetParams(node: Handle, params: In<KernelParams>) {
+        let params = params.get()?.of(kernel)?;
+        answered(cuGraphKernelNodeSetParams(node, In::of(&params)))
+    }
+
+    fn cudaGraphExecKernelNodeSetParams(exec: Handle, node: Handle, params: In<KernelParams>) {
+        let params = params.get()?.of(kernel)?;
+        answered(cuGraphExecKernelNodeSetParams(exec, node, In::of(&params)))
+    }
+
+    fn cudaGraphAddMemsetNode(node: Out<Handle>, graph: Handle, after: In<Handle>, count: usize, params: In<FillParams>) {
+        answered(cuGraphAddMemsetNode(node, graph, after, count, params, 0))
+    }
+
+    fn cudaGraphAddMemcpyNode1D(node: Out<Handle>, graph: Handle, after: In<Handle>, count: usize, to: u64, from: u64,
+                                bytes: usize, _kind: c_int) {
+        add_copy(node, graph, (after, count), (to, from, bytes))
+    }
+
+    fn cudaGraphAddEmptyNode(node: Out<Handle>, graph: Handle, after: In<Handle>, count: usize) {
+        answered(cuGraphAddEmptyNode(node, graph, after, count))
+    }
+
+    fn cudaGraphInstantiateWithParams(exec: Out<Handle>, graph: Handle, params: Out<InstantiateParams>) {
+        answered(cuGraphInstantiateWithParams(exec, graph, params))
+    }
+
+    /// What `cudaStreamGetCaptureInfo` is in CUDA 13.
+    fn cudaStreamGetCaptureInfo(stream: Handle, status: Out<c_int>, id: Out<u64>, graph: Out<Handle>,
+                                dependencies: Out<*const c_void>, edges: Out<*const c_void>, count: Out<usize>) {
+        answered(cuStreamGetCaptureInfo_v3(stream, status, id, graph, dependencies, edges, count))
+    }
+
+    fn cudaEventRecordWithFlags(event: Handle, stream: Handle, flags: c_uint) {
+        answered(cuEventRecordWithFlags(event, stream, flags))
+    }
+
     /// As of CUDA 12.
     fn cudaGraphInstantiate(exec: Out<Handle>, graph: Handle, flags: u64) {
         answered(cuGraphInstantiateWithFlags(exec, graph, flags))
@@ -125,7 +178,6 @@ runtime! {
 mod tests {
     use super::super::calls::*;
     use super::*;
-    use crate::abi::In;
 
     #[test]
     fn a_fill_is_captured_and_replayed() {

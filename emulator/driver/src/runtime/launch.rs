@@ -11,7 +11,7 @@ use crate::function::{
 };
 use crate::launch::{Config, cuLaunchCooperativeKernel, cuLaunchKernel, cuLaunchKernelEx};
 use crate::runtime::registry::kernel;
-use crate::runtime::runtime;
+use crate::runtime::{LAST, runtime};
 
 /// `dim3`, which travels by value.
 #[repr(C)]
@@ -41,7 +41,12 @@ fn launch(
     shared: usize,
     stream: Handle,
 ) -> Result<()> {
+    if symbol == 0 && LAST.get() != 0 {
+        // `__cudaGetKernel` said why there is no kernel.
+        return answered(LAST.get());
+    }
     let (function, shared) = (kernel(symbol)?, bytes(shared)?);
+    check(grid, block)?;
     answered(cuLaunchKernel(
         function,
         grid.x,
@@ -57,12 +62,24 @@ fn launch(
     ))
 }
 
-/// `cudaFuncAttributes` as far as it has been the same in all versions.
+/// Extents that no device has are an error of their own for the runtime.
+fn check(grid: Dim3, block: Dim3) -> Result<()> {
+    let blocks =
+        grid.x.min(grid.y).min(grid.z) > 0 && grid.x <= i32::MAX as u32 && grid.y.max(grid.z) <= 65_535;
+    let threads = [block.x, block.y, block.z].iter().map(|d| *d as u64).product::<u64>();
+    if blocks && (1..=1024).contains(&threads) && block.z <= 64 {
+        return Ok(());
+    }
+    let [g, b] = [grid, block].map(|Dim3 { x, y, z }| format!("({x}, {y}, {z})"));
+    Err(Error::new(Code::InvalidConfiguration, format!("a grid of {g} blocks of {b} threads")))
+}
+
+/// `cudaFuncAttributes` of CUDA 12 and 13.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct FuncAttributes {
     sizes: [usize; 3],
-    numbers: [c_int; 7],
+    numbers: [c_int; 30],
 }
 
 runtime! {
@@ -91,6 +108,7 @@ runtime! {
     fn cudaLaunchCooperativeKernel(symbol: usize, grid: Dim3, block: Dim3, params: In<In<u8>>, shared: usize,
                                    stream: Handle) {
         let (function, shared) = (kernel(symbol)?, bytes(shared)?);
+        check(grid, block)?;
         answered(cuLaunchCooperativeKernel(function, grid.x, grid.y, grid.z, block.x, block.y, block.z, shared, stream, params))
     }
 
@@ -112,11 +130,13 @@ runtime! {
             Ok::<_, Error>(value)
         };
         // Shared, constant, local bytes; threads, registers, PTX and machine code versions, cache mode, dynamic shared bytes,
-        // carve-out.
-        attributes.put(FuncAttributes {
-            sizes: [get(1)? as usize, get(2)? as usize, get(3)? as usize],
-            numbers: [get(0)?, get(4)?, get(5)?, get(6)?, get(7)?, get(8)?, get(9)?],
-        })
+        // carve-out; what the kernel says of clusters. The rest is reserved.
+        let mut numbers = [0; 30];
+        for (number, attribute) in numbers.iter_mut().zip([0, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 14]) {
+            *number = get(attribute)?;
+        }
+        let sizes = [get(1)? as usize, get(2)? as usize, get(3)? as usize];
+        attributes.put(FuncAttributes { sizes, numbers })
     }
 
     fn cudaOccupancyMaxActiveBlocksPerMultiprocessor(blocks: Out<c_int>, symbol: usize, threads: c_int, shared: usize) {

@@ -9,13 +9,17 @@
 //! Everything is the driver's doing: a call makes the primary context current, as the runtime does at first use, and goes on
 //! to the driver's function. Numbers of errors, attributes and launch attributes are the same in both.
 //!
-//! Limits: what CUTLASS's, FlashInfer's and CuTe DSL's hosts call, and its neighbours. No symbols (`cudaMemcpyToSymbol`), no
-//! device properties (attributes instead); graphs come from captures.
+//! Limits: no arrays, textures and surfaces, no sharing with other processes and graphics; `refused` lists what only says so.
 
 mod calls;
+mod device;
 mod graph;
 mod launch;
+mod pitched;
+mod pools;
+mod refused;
 mod registry;
+mod symbols;
 
 use std::cell::Cell;
 use std::ffi::c_int;

@@ -24,7 +24,7 @@ pub mod tma;
 pub use machine::{
     CaptureInfo, Checks, Completion, Counters, DeviceConfig, EventId, GraphExecId, GraphId, GraphNode,
     InstructionClass, KernelCounters, Launch, Machine, MachineConfig, ModuleId, Schedule, SharedPlacement,
-    StreamId,
+    StreamId, UnknownName,
 };
 pub use report::{Class, Fault, GraphError, MachineError, Place, Report};
 

@@ -273,6 +273,30 @@ fn advice_is_shown_and_is_no_finding() {
 }
 
 #[test]
+fn advice_comes_with_a_schedule_that_shows_it() {
+    // Who looks once sees the flag only if the other block came first.
+    let glance = WAITS
+        .replace("release.gpu", "volatile")
+        .replace("acquire.gpu", "volatile")
+        .replace("@%p bra again;", "@%p ret;\n    ld.global.u32 %v, [%flag+4];")
+        .replace("    @%p st.", "    @%p st.global.u32 [%flag+4], 7;\n    @%p st.");
+    let files = [("waits.ptx", glance.as_str())];
+    let arguments = "waits.ptx --grid 2 --block 1 --arg zero:u32:2";
+    let silent = |seed: &u64| {
+        let run = format!("run {arguments} --schedule random --seed {seed}");
+        !command("glance-first", &files, &run).1.contains("advice:")
+    };
+    let seed = (0..50).find(silent).expect("a schedule in which the reader comes first");
+    let check = format!("check {arguments} --schedule random --completion latest --seed {seed} --seeds 20");
+    let (code, out, _) = command("glance", &files, &check);
+    assert_eq!(code, 0);
+    let replay = out.split("replay  hadal-emulator ").nth(1).expect("advice").lines().next().unwrap();
+    says(&command("glance-again", &files, replay).1, &["advice: data race", replay]);
+    let (_, json, _) = command("glance-json", &files, &format!("{check} --json"));
+    says(&json, &[&format!("\"replay\": \"hadal-emulator {replay}\"")]);
+}
+
+#[test]
 fn a_tensor_map_brings_its_buffer() {
     let ptx = "
 .version 8.0

@@ -5,7 +5,7 @@
 //! | `HADAL_EMULATOR_DEVICES` | 1 to 64 | 1 |
 //! | `HADAL_EMULATOR_CHECKS` | `all` or `none`, then fields of `Checks`: `all,-proxies,proxy_reuse` | `all` |
 //! | `HADAL_EMULATOR_TENSOR` | `exact`, `fast` | `exact` |
-//! | `HADAL_EMULATOR_SCHEDULE` | `round-robin`, `random` | `round-robin` |
+//! | `HADAL_EMULATOR_SCHEDULE` | `round-robin`, `random`, `starve`, `uneven` | `round-robin` |
 //! | `HADAL_EMULATOR_COMPLETION` | `latest`, `eager`, `random` | `latest` |
 //! | `HADAL_EMULATOR_SEED` | a number | 0 |
 //! | `HADAL_EMULATOR_LIMIT` | warp instructions per wait | none |
@@ -15,7 +15,7 @@
 use std::path::PathBuf;
 
 use hadal_emulator::tensor::Mode;
-use hadal_emulator::{Checks, Completion, DeviceConfig, MachineConfig, Schedule};
+use hadal_emulator::{Checks, DeviceConfig, MachineConfig, UnknownName};
 
 use crate::error::{Code, Error, Result};
 
@@ -64,17 +64,14 @@ fn configure(get: impl Fn(&str) -> Option<String>) -> Result<MachineConfig> {
         Some("fast") => Mode::Fast,
         Some(got) => return Err(wrong("TENSOR", "`exact` or `fast`", got)),
     };
-    config.schedule = match get("SCHEDULE").as_deref() {
-        None | Some("round-robin") => Schedule::RoundRobin,
-        Some("random") => Schedule::Random,
-        Some(got) => return Err(wrong("SCHEDULE", "`round-robin` or `random`", got)),
-    };
-    config.completion = match get("COMPLETION").as_deref() {
-        None | Some("latest") => Completion::Latest,
-        Some("eager") => Completion::Eager,
-        Some("random") => Completion::Random,
-        Some(got) => return Err(wrong("COMPLETION", "`latest`, `eager` or `random`", got)),
-    };
+    let unknown =
+        |name: &str, error: UnknownName| Error::new(Code::InvalidValue, format!("{PREFIX}{name}: {error}"));
+    if let Some(text) = get("SCHEDULE") {
+        config.schedule = text.parse().map_err(|error| unknown("SCHEDULE", error))?;
+    }
+    if let Some(text) = get("COMPLETION") {
+        config.completion = text.parse().map_err(|error| unknown("COMPLETION", error))?;
+    }
     Ok(config)
 }
 
@@ -107,6 +104,8 @@ fn checks(text: &str) -> Option<Checks> {
 
 #[cfg(test)]
 mod tests {
+    use hadal_emulator::{Completion, Schedule};
+
     use super::*;
 
     fn with(set: &[(&str, &str)]) -> Result<MachineConfig> {
@@ -128,6 +127,13 @@ mod tests {
         assert_eq!((config.devices.len(), config.seed, config.instruction_limit), (8, 7, Some(1000)));
         assert_eq!((config.checks, config.tensor_mode), (Checks::none(), Mode::Fast));
         assert_eq!((config.schedule, config.completion), (Schedule::Random, Completion::Eager));
+    }
+
+    #[test]
+    fn every_schedule_is_known() {
+        for schedule in [Schedule::RoundRobin, Schedule::Random, Schedule::Starve, Schedule::Uneven] {
+            assert_eq!(with(&[("SCHEDULE", &schedule.to_string())]).unwrap().schedule, schedule);
+        }
     }
 
     #[test]

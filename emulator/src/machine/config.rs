@@ -1,6 +1,9 @@
 //! What a machine is made of, and how adversarial it is: devices, checks, schedule, completion of asynchronous copies,
 //! placement of shared memory.
 
+use std::fmt;
+use std::str::FromStr;
+
 use crate::tensor;
 
 /// Everything chosen at construction.
@@ -132,6 +135,72 @@ pub enum Completion {
     Random,
 }
 
+/// The names that commands, files and environments use.
+const SCHEDULES: [(&str, Schedule); 4] = [
+    ("round-robin", Schedule::RoundRobin),
+    ("random", Schedule::Random),
+    ("starve", Schedule::Starve),
+    ("uneven", Schedule::Uneven),
+];
+const COMPLETIONS: [(&str, Completion); 3] =
+    [("eager", Completion::Eager), ("latest", Completion::Latest), ("random", Completion::Random)];
+
+/// A word that names no [`Schedule`] or [`Completion`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownName {
+    /// The word.
+    pub got: String,
+    /// The words there are.
+    pub expected: &'static str,
+}
+
+impl fmt::Display for UnknownName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "expected {}, got `{}`", self.expected, self.got)
+    }
+}
+
+impl std::error::Error for UnknownName {}
+
+fn named<T: Copy>(table: &[(&str, T)], text: &str, expected: &'static str) -> Result<T, UnknownName> {
+    match table.iter().find(|(name, _)| *name == text) {
+        Some((_, value)) => Ok(*value),
+        None => Err(UnknownName { got: text.into(), expected }),
+    }
+}
+
+fn name_of<T: Copy + PartialEq>(table: &[(&'static str, T)], value: T) -> &'static str {
+    table.iter().find(|(_, other)| *other == value).map_or("", |(name, _)| name)
+}
+
+impl FromStr for Schedule {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        named(&SCHEDULES, text, "round-robin, random, starve or uneven")
+    }
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(name_of(&SCHEDULES, *self))
+    }
+}
+
+impl FromStr for Completion {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        named(&COMPLETIONS, text, "eager, latest or random")
+    }
+}
+
+impl fmt::Display for Completion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(name_of(&COMPLETIONS, *self))
+    }
+}
+
 /// Where a block's shared memory begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SharedPlacement {
@@ -209,5 +278,24 @@ impl Checks {
             proxy_reuse: false,
             trailing_sector: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_read_as_it_is_written() {
+        for (name, schedule) in SCHEDULES {
+            assert_eq!((schedule.to_string().as_str(), name.parse()), (name, Ok(schedule)));
+        }
+        for (name, completion) in COMPLETIONS {
+            assert_eq!((completion.to_string().as_str(), name.parse()), (name, Ok(completion)));
+        }
+        let error = "fair".parse::<Schedule>().unwrap_err().to_string();
+        assert_eq!(error, "expected round-robin, random, starve or uneven, got `fair`");
+        let error = "".parse::<Completion>().unwrap_err().to_string();
+        assert_eq!(error, "expected eager, latest or random, got ``");
     }
 }

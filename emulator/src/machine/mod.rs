@@ -21,7 +21,7 @@ pub(crate) mod system;
 pub(crate) mod warp;
 
 pub use capture::CaptureInfo;
-pub use config::{Checks, Completion, DeviceConfig, MachineConfig, Schedule, SharedPlacement};
+pub use config::{Checks, Completion, DeviceConfig, MachineConfig, Schedule, SharedPlacement, UnknownName};
 use counters::Tallies;
 pub use counters::{Counters, InstructionClass, KernelCounters};
 pub use graph::GraphNode;

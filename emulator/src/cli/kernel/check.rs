@@ -35,7 +35,8 @@ pub struct Verdict {
     pub schedules: u64,
     pub findings: Vec<Finding>,
     pub orders: Vec<Order>,
-    pub advice: Vec<Report>,
+    /// Each with the first execution that gave it.
+    pub advice: Vec<(Report, Way)>,
     /// Buffers whose comparison says "depends on order": outputs, or every buffer where there is no output.
     pub compared: usize,
 }
@@ -84,8 +85,8 @@ pub fn check(options: &Options, module: &Arc<Module>, index: usize) -> Result<Ve
         let outcome = execute(options, module, index, way)?;
         verdict.schedules += 1;
         for advice in outcome.advice {
-            if !verdict.advice.iter().any(|known| same(known, &advice)) {
-                verdict.advice.push(advice);
+            if !verdict.advice.iter().any(|(known, _)| same(known, &advice)) {
+                verdict.advice.push((advice, way));
             }
         }
         if let Some(report) = outcome.fault {

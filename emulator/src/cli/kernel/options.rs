@@ -189,23 +189,8 @@ impl Options {
                 0 => return Err(one_of("1 or more")),
                 n => self.config.resident_blocks = Some(n),
             },
-            "--schedule" => {
-                self.schedule = Some(match value {
-                    "round-robin" => Schedule::RoundRobin,
-                    "random" => Schedule::Random,
-                    "starve" => Schedule::Starve,
-                    "uneven" => Schedule::Uneven,
-                    _ => return Err(one_of("round-robin, random, starve or uneven")),
-                });
-            }
-            "--completion" => {
-                self.completion = Some(match value {
-                    "eager" => Completion::Eager,
-                    "latest" => Completion::Latest,
-                    "random" => Completion::Random,
-                    _ => return Err(one_of("eager, latest or random")),
-                });
-            }
+            "--schedule" => self.schedule = Some(value.parse().map_err(|e| format!("{name}: {e}"))?),
+            "--completion" => self.completion = Some(value.parse().map_err(|e| format!("{name}: {e}"))?),
             "--seed" => self.seed = number(name, value)?,
             "--seeds" => {
                 self.seeds = match number(name, value)? {
@@ -245,17 +230,7 @@ impl Options {
                 command.push_str(&format!(" '{}'", word.replace('\'', r"'\''")));
             }
         }
-        let schedule = match way.schedule {
-            Schedule::RoundRobin => "round-robin",
-            Schedule::Random => "random",
-            Schedule::Starve => "starve",
-            Schedule::Uneven => "uneven",
-        };
-        let completion = match way.completion {
-            Completion::Eager => "eager",
-            Completion::Latest => "latest",
-            Completion::Random => "random",
-        };
-        format!("{command} --schedule {schedule} --completion {completion} --seed {}", way.seed)
+        let Way { schedule, completion, seed } = way;
+        format!("{command} --schedule {schedule} --completion {completion} --seed {seed}")
     }
 }

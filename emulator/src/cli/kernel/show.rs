@@ -194,8 +194,8 @@ pub fn check_text(options: &Options, kernel: &Kernel, verdict: &Verdict) -> Stri
     for order in &verdict.orders {
         let _ = writeln!(out, "{}\n", order_text(options, kernel, order));
     }
-    for advice in &verdict.advice {
-        let _ = writeln!(out, "advice: {}\n", report_text(advice, options.replay(options.way(0, true))));
+    for (advice, way) in &verdict.advice {
+        let _ = writeln!(out, "advice: {}\n", report_text(advice, options.replay(*way)));
     }
     let ran = verdict.schedules;
     let _ = match verdict.count() {
@@ -227,14 +227,15 @@ pub fn check_json(options: &Options, kernel: &Kernel, verdict: &Verdict) -> Stri
             ("values", array(values)),
         ])
     });
-    let replay = options.replay(options.way(0, true));
+    let advice =
+        verdict.advice.iter().map(|(report, way)| object(&report_json(report, &options.replay(*way))));
     let fields = [
         ("file", quoted(&options.file)),
         ("entry", quoted(&kernel.name)),
         ("schedules", verdict.schedules.to_string()),
         ("compared", verdict.compared.to_string()),
         ("findings", array(findings.chain(orders))),
-        ("advice", array(verdict.advice.iter().map(|report| object(&report_json(report, &replay))))),
+        ("advice", array(advice)),
     ];
     format!("{}\n", object(&fields))
 }

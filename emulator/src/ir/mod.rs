@@ -20,6 +20,8 @@ pub use asynchronous::{BulkCopy, Completion, MbarArrive, MbarWait, TensorAccess,
 pub use module::{GlobalVar, Instr, Kernel, Module, Param, Relocation};
 pub use op::{Hint, Op};
 pub use operand::{Addr, PredSrc, Reg, Space, Special, Src, SymbolAddr, Type};
-pub use operation::{Arith, AtomOp, BarRedOp, BinOp, BoolOp, Cmp, Redux, Round, Shfl, TernOp, UnOp, Vote};
+pub use operation::{
+    Arith, AtomOp, BarRedOp, BinOp, BoolOp, Cmp, Redux, Round, Shfl, TernOp, UnOp, Video, VideoOp, Vote,
+};
 pub use order::{ProxyFence, Scope, Semantics};
 pub use product::{Mma, ScaleD, Wgmma, WgmmaA};

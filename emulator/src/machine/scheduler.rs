@@ -88,9 +88,13 @@ impl Machine {
                     }
                 }
                 if self.sys.steps == steps && self.sys.progress == progress {
-                    // Nobody who was picked could move: ask everybody before drawing conclusions.
+                    // Nobody who was picked could move: ask everybody before drawing conclusions. Each for a few instructions only, or a
+                    // block whose warps meet often would mostly run in order.
                     for slot in &live {
-                        worked |= self.visit(*slot, None)?;
+                        let warps = self.blocks[*slot].as_ref().map_or(0, |b| b.warps.len());
+                        for warp in 0..warps {
+                            worked |= self.visit(*slot, Some(warp))?;
+                        }
                     }
                 }
             }

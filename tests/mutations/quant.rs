@@ -8,13 +8,13 @@ use super::setup::{Setup, Survivor, bytes, put};
 /// Mutants that nothing can notice: none.
 pub const SURVIVORS: &[Survivor] = &[];
 
-/// Operands, and one block: its warps end one by one, and the next launch begins between them.
+/// Operands, and one block: its warps end one by one, most of them without a row of the last item, and the next launch begins between them.
 pub fn setup(kernel: &Kernel, machine: &mut Machine) -> Setup {
     let row = kernel.row;
     let mut params = Vec::new();
     let size = if row.text("IN") == Some("f32") { 4 } else { 2 };
     let rows_per = row.int("GROUP_ROWS").unwrap() as usize;
-    let (rows, cols) = if rows_per == 1 { (40, 300) } else { (200, 300) };
+    let (rows, cols) = if rows_per == 1 { (40, 300) } else { (131, 300) };
     let x = put(machine, bytes(rows * cols * size, 3));
     let q = put(machine, vec![0; rows * cols]);
     let scales = put(machine, vec![0; rows.div_ceil(rows_per) * 3 * 4]);
@@ -27,6 +27,5 @@ pub fn setup(kernel: &Kernel, machine: &mut Machine) -> Setup {
         params.extend((value as u64).to_le_bytes());
     }
     params.extend(0u32.to_le_bytes());
-    // One block: its warps end one by one, and the next launch begins between them.
     Setup::one(row, 1, params, (q, rows * cols))
 }

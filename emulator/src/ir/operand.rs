@@ -151,7 +151,7 @@ pub struct SymbolAddr {
     /// Where the symbol lives.
     pub space: Space,
     /// `Shared`/`Local`/`Param`: byte offset inside the block's static shared memory, the thread's local memory, or the kernel's
-    /// parameters. `Global`/`Const`: index into [`Module::globals`] (the byte offset is added by `offset`).
+    /// parameters. `Global`/`Const`: index into [`Module::globals`](super::Module::globals) (the byte offset is added by `offset`).
     pub index: u32,
     /// Constant byte offset added to the symbol.
     pub offset: i64,

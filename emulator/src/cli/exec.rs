@@ -46,6 +46,10 @@ fn library() -> Result<PathBuf, String> {
     }
     let program =
         std::env::current_exe().map_err(|error| format!("exec: where this program lies: {error}"))?;
+    library_beside(&program)
+}
+
+fn library_beside(program: &Path) -> Result<PathBuf, String> {
     let beside = program.parent().unwrap_or(Path::new("/")).join(LIBRARY);
     if beside.is_file() {
         return Ok(beside);
@@ -143,7 +147,7 @@ mod tests {
     fn a_missing_library_or_program_is_said() {
         assert!(run(&[]).unwrap_err().contains("no program"));
         assert!(run(&["--".into()]).unwrap_err().contains("no program"));
-        let error = library().unwrap_err();
+        let error = library_beside(Path::new("/nowhere/hadal-emulator")).unwrap_err();
         assert!(error.contains("cargo build -p hadal-emulator-driver"), "{error}");
     }
 }

@@ -61,20 +61,24 @@ impl Core<'_> {
         let Some(mbar) = check.mbarriers.get(&(shared & OFFSET_MASK)) else { return Ok(()) };
         let Some(init) = mbar.init else { return Ok(()) };
         let mine = init.agent == own && init.mask == lanes;
-        let ordered = mine
-            || self
-                .warp
-                .check
-                .strands
-                .iter()
-                .filter(|s| s.mask & lanes != 0)
-                .all(|s| s.know.unordered(init.agent, init.mask, init.epoch) == 0);
+        let users = || self.warp.check.strands.iter().filter(|s| s.mask & lanes != 0);
+        let known = mine || users().all(|s| s.know.seen.missing(init.agent, init.mask, init.epoch) == 0);
+        let ordered = known || users().all(|s| s.know.unordered(init.agent, init.mask, init.epoch) == 0);
         let unfenced = asynchronous && letter && !mbar.fenced;
-        if ordered && !unfenced {
+        let trusting = letter && !known;
+        if ordered && !unfenced && !trusting {
             return Ok(());
         }
         let other = self.party(init);
-        let (class, message, hint) = if ordered {
+        let (class, message, hint) = if ordered && trusting {
+            (
+                Class::Race,
+                format!(
+                    "that the mbarrier at {shared:#x} was initialised, this thread knows by a shuffle or a volatile access alone, which order no memory"
+                ),
+                "bar.warp.sync, or a barrier, between mbarrier.init and every use by other threads",
+            )
+        } else if ordered {
             (
                 Class::ProxyFence,
                 format!(
@@ -94,8 +98,9 @@ impl Core<'_> {
         report.other = Some(format!("initialised by {other}"));
         report.hint = Some(hint.into());
         if ordered {
-            // Triton's kernels do without. Once is enough.
-            if let Some(check) = check_of(self.block, self.others, shared)
+            // Triton's kernels do without the fence. Once is enough.
+            if unfenced
+                && let Some(check) = check_of(self.block, self.others, shared)
                 && let Some(mbar) = check.mbarriers.get_mut(&(shared & OFFSET_MASK))
                 && !mbar.fenced
             {

@@ -147,6 +147,36 @@ fn class_18_lanes_that_met_in_a_shuffle() {
     }
 }
 
+/// The same of an mbarrier that one lane has initialised.
+#[test]
+fn class_18_an_mbarrier_known_by_a_vote() {
+    let run = |config, between: &str| {
+        let body = format!(
+            "
+    mov.u32 %a, box;
+    @%first mbarrier.init.shared::cta.b64 [%a], 1;
+    {between}
+    @!%first mbarrier.try_wait.parity.shared::cta.b64 %p, [%a], 1;
+    ret;"
+        );
+        run(config, ".shared .align 16 .b32 box[32];", &body, blocks(1, 32))
+    };
+    for config in configs() {
+        let (found, advice) = run(config.clone(), "vote.sync.any.pred %p, %first, 0xffffffff;");
+        assert_eq!(found, None);
+        assert!(
+            advice.len() == 1 && advice[0].contains("by a shuffle or a volatile access alone"),
+            "{advice:?}"
+        );
+        let (found, _) = run(config.clone(), "");
+        assert!(
+            found
+                .is_some_and(|report| report.to_string().contains("without knowing that it was initialised"))
+        );
+        assert_eq!(run(config, "bar.warp.sync 0xffffffff;"), (None, vec![]));
+    }
+}
+
 #[test]
 fn class_13_numbers_and_counts() {
     let body = |id: &str, count: &str| {

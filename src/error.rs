@@ -231,6 +231,14 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// That a slice of `len` elements is `[rows, cols]`.
+pub(crate) fn expect_rows(argument: &'static str, len: usize, rows: usize, cols: usize) -> Result<()> {
+    if rows.checked_mul(cols) == Some(len) {
+        return Ok(());
+    }
+    Err(Error::shape(argument, format_args!("[{rows}, {cols}]"), format_args!("{len} elements")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,7 +14,7 @@
 //! This is an oracle: it shares no code with the emulator or the kernels, and it is slow.
 
 use crate::dtype::{E4M3, bf16};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, expect_rows};
 
 /// Elements of K under one scale.
 const GROUP: usize = 128;
@@ -56,10 +56,7 @@ impl<'a> Problem<'a> {
             ("weight", n, k, weight.len()),
             ("weight_scale_inv", n.div_ceil(GROUP), groups, weight_scale_inv.len()),
         ] {
-            if rows.checked_mul(cols) != Some(got) {
-                let got = format!("{got} elements");
-                return Err(Error::shape(argument, format_args!("[{rows}, {cols}]"), got));
-            }
+            expect_rows(argument, got, rows, cols)?;
         }
         Ok(Problem { m, n, k, a, a_scales, weight, weight_scale_inv })
     }

@@ -10,7 +10,7 @@
 //! a page of zeros.
 
 use crate::dtype::bf16;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, expect_rows};
 
 use super::{HEAD, LATENT};
 
@@ -106,14 +106,6 @@ impl Problem<'_> {
         all.out.extend(out.iter().map(|x| x / divisor));
         all.lse.push(if tokens.is_empty() { f64::NEG_INFINITY } else { sum.ln() + top });
     }
-}
-
-/// That a slice of `len` elements is `[rows, cols]`.
-fn expect_rows(argument: &'static str, len: usize, rows: usize, cols: usize) -> Result<()> {
-    if rows.checked_mul(cols) == Some(len) {
-        return Ok(());
-    }
-    Err(Error::shape(argument, format_args!("[{rows}, {cols}]"), format_args!("{len} elements")))
 }
 
 /// The cache after appending: token i's 512 of `latent` and 64 of `rope` go to row `slots[i]`; a row the cache does not have

@@ -107,13 +107,16 @@ fn whatever_lies_in_the_window_leads_nowhere_else() {
                 );
                 plan.expand(&stream, args).unwrap();
             };
+        let mut combine = |x: &hadal::Buffer<bf16>, handle: &hadal::Buffer<u8>| {
+            let args = Combine::new(
+                x.matrix(rows, 16).unwrap(),
+                handle.matrix(1, len).unwrap(),
+                out.matrix_mut(5, 16).unwrap(),
+            );
+            plan.combine(&stream, args).unwrap();
+        };
         expand(&mut x, &mut map, &mut ends);
-        let combine = Combine::new(
-            x.matrix(rows, 16).unwrap(),
-            handle.matrix(1, len).unwrap(),
-            out.matrix_mut(5, 16).unwrap(),
-        );
-        plan.combine(&stream, combine).unwrap();
+        combine(&x, &handle);
         // A handle that knows of other tokens.
         let again = Dispatch::new(
             tokens.matrix(5, 16).unwrap(),
@@ -123,12 +126,7 @@ fn whatever_lies_in_the_window_leads_nowhere_else() {
         );
         plan.dispatch(&stream, again.cached(true)).unwrap();
         expand(&mut x, &mut map, &mut ends);
-        let combine = Combine::new(
-            x.matrix(rows, 16).unwrap(),
-            handle.matrix(1, len).unwrap(),
-            out.matrix_mut(5, 16).unwrap(),
-        );
-        plan.combine(&stream, combine).unwrap();
+        combine(&x, &handle);
         stream.synchronize().unwrap_or_else(|error| panic!("round {round}: {error}"));
         assert_clean(&device);
     }

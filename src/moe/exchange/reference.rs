@@ -1,7 +1,7 @@
 //! The exchange in plain Rust: all ranks at once, rows in order, every rounding as the kernels'.
 
 use crate::dtype::bf16;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, expect_rows};
 
 /// What one rank brings to a dispatch. Rows are opaque: `row` elements a token, whatever they are.
 #[derive(Debug, Clone)]
@@ -29,14 +29,6 @@ pub struct Delivered<T> {
     pub origins: Vec<(usize, usize)>,
     /// Rows that found no room, by source rank.
     pub lost: Vec<usize>,
-}
-
-/// That a slice of `len` elements is `[rows, cols]`.
-fn expect_rows(argument: &'static str, len: usize, rows: usize, cols: usize) -> Result<()> {
-    if rows.checked_mul(cols) == Some(len) {
-        return Ok(());
-    }
-    Err(Error::shape(argument, format_args!("[{rows}, {cols}]"), format_args!("{len} elements")))
 }
 
 /// A dispatch among `sources.len()` ranks: each token once to every rank that holds one of its experts, up to `capacity` rows a rank.
